@@ -1,0 +1,117 @@
+/* Where frames come from: one interface over an AF_PACKET ring and a file.
+ *
+ * A source has one owner at a time and is not thread-safe, but stats may be
+ * read from any thread. */
+#ifndef OTUS_CAPTURE_H
+#define OTUS_CAPTURE_H
+
+#include <stdbool.h>
+
+#include "otus/packet.h"
+
+struct otus_capture;
+
+struct otus_capture_stats {
+    uint64_t received;          /* frames that the kernel filter let pass (file: frames read) */
+    uint64_t dropped;           /* of those, lost because the ring was full */
+    uint64_t interface_dropped; /* lost before the socket, by NIC or driver; host-wide figure */
+    uint64_t freezes;           /* times the ring was full */
+};
+
+/* One BPF instruction, laid out as the kernel's struct sock_filter. */
+struct otus_bpf_insn {
+    uint16_t code;
+    uint8_t jt;
+    uint8_t jf;
+    uint32_t k;
+};
+
+enum otus_fanout_mode {
+    OTUS_FANOUT_NONE = 0,
+    OTUS_FANOUT_HASH, /* with the defragment flag */
+    OTUS_FANOUT_CPU,
+    OTUS_FANOUT_LB,
+    OTUS_FANOUT_ROLLOVER,
+    OTUS_FANOUT_QM,
+};
+
+struct otus_afpacket_config {
+    const char *interface; /* "any" captures on all */
+    uint32_t block_octets; /* power of two, multiple of the page size */
+    uint32_t num_blocks;
+    uint32_t retire_timeout_ms;
+    uint32_t snap_len;
+    bool promiscuous;
+    bool hardware_timestamps;
+    enum otus_fanout_mode fanout_mode;
+    uint16_t fanout_id; /* the same for the task's pipelines, unique on the host; 0: let the kernel
+                           choose */
+    const struct otus_bpf_insn *filter; /* attached before bind; NULL for none */
+    uint32_t filter_len;                /* instructions */
+};
+
+enum otus_file_timing {
+    OTUS_TIMING_FAST = 0, /* as fast as the pipeline takes them */
+    OTUS_TIMING_PACED,    /* original gaps divided by speed */
+};
+
+/* pcap (us, ns, both byte orders, modified) or pcapng, told apart by its magic. */
+struct otus_file_config {
+    int fd;                             /* regular file or pipe; the source owns it from here on */
+    const struct otus_bpf_insn *filter; /* applied to each frame; NULL for none */
+    uint32_t filter_len;
+    enum otus_file_timing timing;
+    double speed;
+    bool follow; /* at end of file wait for more */
+};
+
+/* The same formats from memory, num_loops times over: for tests and benchmarks.
+ * The octets stay the caller's and must outlive the source. */
+struct otus_memory_config {
+    const uint8_t *octets;
+    size_t len;
+    uint64_t num_loops;
+};
+
+/* On failure *out_capture is untouched and message (of size message_len) gets
+ * one line that says what and why. */
+OTUS_MUST_CHECK enum otus_status otus_capture_open_afpacket(
+    struct otus_capture **out_capture, char *message, size_t message_len,
+    const struct otus_afpacket_config *config);
+OTUS_MUST_CHECK enum otus_status otus_capture_open_file(struct otus_capture **out_capture,
+                                                        char *message, size_t message_len,
+                                                        const struct otus_file_config *config);
+OTUS_MUST_CHECK enum otus_status otus_capture_open_memory(struct otus_capture **out_capture,
+                                                          char *message, size_t message_len,
+                                                          const struct otus_memory_config *config);
+
+/* Gives up to max frames.
+ *
+ * Returns OTUS_OK with *out_num > 0; OTUS_E_AGAIN when none came within
+ * timeout_ms (0: do not wait); OTUS_E_END after the last one; OTUS_E_SYSTEM or
+ * OTUS_E_MALFORMED when the source can give no more, with the reason in
+ * otus_capture_error(). An interface that goes down is not an error: the
+ * source waits for it to come back.
+ *
+ * Lifetime: the frames are valid until the next call on this source, which
+ * hands their ring block back to the kernel. */
+OTUS_MUST_CHECK enum otus_status otus_capture_next(struct otus_capture *capture,
+                                                   struct otus_raw_packet *out_packets,
+                                                   uint32_t *out_num, uint32_t max, int timeout_ms);
+
+/* Makes a waiting otus_capture_next() return at once, from any thread. */
+void otus_capture_interrupt(struct otus_capture *capture);
+
+void otus_capture_get_stats(const struct otus_capture *capture,
+                            struct otus_capture_stats *out_stats);
+const char *otus_capture_error(const struct otus_capture *capture);
+
+/* The fanout group that the kernel gave (fanout_id 0 asks for a free one). */
+uint16_t otus_capture_fanout_id(const struct otus_capture *capture);
+
+/* Octets of the file read so far, for progress; 0 for a ring. */
+uint64_t otus_capture_position(const struct otus_capture *capture);
+
+void otus_capture_close(struct otus_capture *capture); /* NULL-safe */
+
+#endif

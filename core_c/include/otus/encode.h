@@ -1,0 +1,48 @@
+/* Encoders: one record to JSON or Protobuf, straight into the batch's arena. */
+#ifndef OTUS_ENCODE_H
+#define OTUS_ENCODE_H
+
+#include "otus/batch.h"
+#include "otus/rtp.h"
+#include "otus/sip.h"
+
+/* What is the same for every record of a pipeline. Borrowed. */
+struct otus_envelope {
+    const char *task_id;
+    const char *agent_id;
+    const char *pipeline_id;
+    bool raw_payload;               /* put the payload's octets in as well (base64 in JSON) */
+    const char *const *label_names; /* by id, OTUS_MAX_LABELS of them, NULL where unused */
+};
+
+/* All that an encoder may look at for one record. Exactly one of sip, rtp, rtcp
+ * is set where payload_type says so; payload_json where a Python parser took it. */
+struct otus_encode_input {
+    const struct otus_packet_meta *meta;
+    const struct otus_tunnel *tunnels; /* meta->num_tunnels */
+    const struct otus_label_set *labels;
+    uint8_t payload_type;           /* enum otus_payload_type */
+    struct otus_slice payload_name; /* of OTUS_PAYLOAD_PLUGIN */
+    struct otus_slice payload;      /* octets of the transport payload or message */
+    struct otus_slice payload_json;
+    const struct otus_sip_message *sip;
+    const struct otus_rtp_header *rtp;
+    const struct otus_rtcp_header *rtcp;
+};
+
+/* Appends; OTUS_E_LIMIT where the arena has no room, which is then as it was. */
+OTUS_MUST_CHECK enum otus_status otus_encode_json(struct otus_arena *arena,
+                                                  struct otus_span *out_span,
+                                                  const struct otus_envelope *envelope,
+                                                  const struct otus_encode_input *input);
+OTUS_MUST_CHECK enum otus_status otus_encode_protobuf(struct otus_arena *arena,
+                                                      struct otus_span *out_span,
+                                                      const struct otus_envelope *envelope,
+                                                      const struct otus_encode_input *input);
+
+/* Only the `payload` member's JSON object: what Python stages see as payload. */
+OTUS_MUST_CHECK enum otus_status otus_encode_payload_json(struct otus_arena *arena,
+                                                          struct otus_span *out_span,
+                                                          const struct otus_encode_input *input);
+
+#endif

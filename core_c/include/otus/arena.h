@@ -26,6 +26,13 @@ static inline uint8_t *otus_arena_take(struct otus_arena *arena, uint32_t len)
     return at;
 }
 
+/* Makes the next reservation start on a multiple of align, a power of two. */
+static inline void otus_arena_align(struct otus_arena *arena, uint32_t align)
+{
+    uint32_t gap = (align - arena->used % align) % align;
+    arena->used = otus_arena_left(arena) < gap ? arena->size : arena->used + gap;
+}
+
 /* Copies octets in; false when they do not fit, and nothing changes. */
 OTUS_MUST_CHECK static inline bool otus_arena_put(struct otus_arena *arena,
                                                   struct otus_span *out_span,

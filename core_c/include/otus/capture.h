@@ -102,6 +102,12 @@ OTUS_MUST_CHECK enum otus_status otus_capture_next(struct otus_capture *capture,
 /* Makes a waiting otus_capture_next() return at once, from any thread. */
 void otus_capture_interrupt(struct otus_capture *capture);
 
+/* Ends intake, from any thread: a ring lets no further frame in (a filter that
+ * refuses all is attached) and gives up what it holds, a file stops where it
+ * is; then otus_capture_next() returns OTUS_E_END. Statistics stay readable, so
+ * the ledger of a stopped task balances to the frame. */
+void otus_capture_stop(struct otus_capture *capture);
+
 void otus_capture_get_stats(const struct otus_capture *capture,
                             struct otus_capture_stats *out_stats);
 const char *otus_capture_error(const struct otus_capture *capture);

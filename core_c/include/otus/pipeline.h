@@ -57,6 +57,29 @@ enum otus_output {
     OTUS_OUTPUT_PAYLOAD_JSON = 1 << 3, /* payload as JSON for Python stages */
 };
 
+/* Where a packet's time goes, measured on one packet in OTUS_LATENCY_SAMPLE so
+ * that the clock is not what is measured. */
+enum otus_latency_stage {
+    OTUS_LATENCY_DECODE = 0,
+    OTUS_LATENCY_PARSE,
+    OTUS_LATENCY_PROCESS,
+    OTUS_LATENCY_ENCODE,
+    OTUS_LATENCY_CAPTURE, /* from the kernel's timestamp to the pipeline (live only) */
+    OTUS_NUM_LATENCY_STAGES,
+};
+
+enum {
+    OTUS_LATENCY_SAMPLE = 1024,
+    OTUS_LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^(i+4) ns, the last all others */
+    OTUS_MAX_LABEL_NAME = 63,
+};
+
+struct otus_latency {
+    uint64_t bucket[OTUS_LATENCY_BUCKETS];
+    uint64_t sum_ns;
+    uint64_t count;
+};
+
 struct otus_pipeline_config {
     struct otus_envelope envelope;
     struct otus_decoder_config decoder;
@@ -67,6 +90,10 @@ struct otus_pipeline_config {
     uint32_t exact_filter_len;
     const struct otus_stage *stages;
     uint32_t num_stages;
+    /* Names of the labels with ids from OTUS_NUM_LABELS on; at most
+     * OTUS_MAX_LABELS - OTUS_NUM_LABELS of at most OTUS_MAX_LABEL_NAME octets. Copied. */
+    const char *const *label_names;
+    uint32_t num_label_names;
     bool forward_unmatched;
     uint32_t outputs; /* bits of enum otus_output */
     uint32_t max_records;
@@ -98,10 +125,41 @@ OTUS_MUST_CHECK enum otus_status otus_pipeline_resume(struct otus_pipeline *pipe
                                                       uint32_t first_stage);
 
 struct otus_batch *otus_pipeline_batch(struct otus_pipeline *pipeline);
+
+/* What Python stages say of the batch in hand, between poll() and resume(). */
+
+/* Drops the records whose octet in keep is 0 and counts them under reason
+ * (a counter of the groups PROCESS and PARSE_ERROR). keep has num_records octets. */
+void otus_pipeline_keep(struct otus_pipeline *pipeline, const uint8_t *keep,
+                        enum otus_counter reason);
+
+/* A Python parser took the record: its payload_type and its payload as JSON.
+ * Returns OTUS_E_LIMIT, and drops and counts the record, where the arena is full. */
+OTUS_MUST_CHECK enum otus_status otus_pipeline_take(struct otus_pipeline *pipeline, uint32_t record,
+                                                    uint32_t stage, struct otus_slice payload_name,
+                                                    struct otus_slice payload_json);
+
+/* Sets one label; an interned name that is new costs an id. A label that finds
+ * no room is counted under labels_dropped. */
+void otus_pipeline_label(struct otus_pipeline *pipeline, uint32_t record, struct otus_slice name,
+                         struct otus_slice value);
+
+/* The name behind a label id of this pipeline, NULL where unused. From any thread. */
+const char *otus_pipeline_label_name(const struct otus_pipeline *pipeline, uint32_t id);
+
+/* Ends intake: the source gives up what it holds and then says OTUS_E_END. */
+void otus_pipeline_finish(struct otus_pipeline *pipeline);
 void otus_pipeline_interrupt(struct otus_pipeline *pipeline); /* from any thread */
 const char *otus_pipeline_error(const struct otus_pipeline *pipeline);
-const struct otus_counters *otus_pipeline_counters(const struct otus_pipeline *pipeline);
+
+/* The next three from any thread while the pipeline is open. */
+void otus_pipeline_get_counters(const struct otus_pipeline *pipeline,
+                                uint64_t out_values[OTUS_NUM_COUNTERS]);
+void otus_pipeline_get_latency(const struct otus_pipeline *pipeline,
+                               struct otus_latency out_stages[OTUS_NUM_LATENCY_STAGES]);
 void otus_pipeline_capture_stats(const struct otus_pipeline *pipeline,
                                  struct otus_capture_stats *out_stats);
+uint64_t otus_pipeline_position(const struct otus_pipeline *pipeline); /* octets of the file read */
+uint16_t otus_pipeline_fanout_id(const struct otus_pipeline *pipeline);
 
 #endif

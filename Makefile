@@ -1,0 +1,232 @@
+# Everything that a checkout can do. `make demo` and `make test` need nothing
+# before them: they install system packages (as root or through sudo without a
+# password), make a virtual environment and build.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMPS := build/stamps
+CLANG ?= clang
+FUZZ_SECONDS ?= 60
+OTUS_CORPUS ?= ../shared/corpus
+export OTUS_CORPUS
+
+NATIVE := core_c/otus_core/_native.abi3.so
+HEADERS := $(wildcard core_c/include/otus/*.h core_c/src/*.h)
+SOURCES := $(wildcard core_c/src/*.c)
+TEST_SOURCES := $(wildcard core_c/tests/test_*.c)
+FUZZ_SOURCES := $(wildcard core_c/fuzz/fuzz_*.c)
+C_FILES := $(HEADERS) $(SOURCES) $(wildcard core_c/tests/*.[ch] core_c/fuzz/*.[ch] bench/*.[ch])
+
+C_FLAGS := -std=c11 -D_GNU_SOURCE -Icore_c/include -Icore_c/src -Icore_c/tests
+C_WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wcast-qual -Wvla -Werror
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+
+.PHONY: help
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# ---- system packages ----------------------------------------------------------
+# One list for each purpose. Debian 12 and Ubuntu 24.04 name them alike.
+PACKAGES_BUILD := gcc libc6-dev python3 python3-venv python3-dev
+PACKAGES_DEMO := $(PACKAGES_BUILD) libpcap0.8 sip-tester iproute2
+PACKAGES_TEST := $(PACKAGES_DEMO) clang llvm tcpdump default-jre-headless maven prometheus \
+	systemd procps file
+PACKAGES_PACKAGE := $(PACKAGES_TEST) debootstrap qemu-user-static buildah dpkg-dev binutils
+
+# Installs what is missing, or names it in one line where it may not.
+define install_packages
+@missing=(); \
+for package in $(1); do \
+	[[ "$$(dpkg-query -W -f='$${db:Status-Status}' "$$package" 2>/dev/null)" == *installed* ]] \
+		|| missing+=("$$package"); \
+done; \
+if ! command -v dpkg-query >/dev/null; then \
+	echo "otus: not a Debian or Ubuntu machine; needed: $(1)"; \
+elif (( $${#missing[@]} )); then \
+	if (( EUID == 0 )); then as_root=(env); \
+	elif sudo -n true 2>/dev/null; then as_root=(sudo -n env); \
+	else as_root=(); echo "otus: please install as root: apt-get install $${missing[*]}"; fi; \
+	if (( $${#as_root[@]} )); then \
+		"$${as_root[@]}" apt-get -qq update; \
+		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
+			apt-get -qq -y --no-install-recommends install "$${missing[@]}"; \
+	fi; \
+fi
+@mkdir -p $(STAMPS) && touch $@
+endef
+
+$(STAMPS)/system-build: Makefile
+	$(call install_packages,$(PACKAGES_BUILD))
+$(STAMPS)/system-demo: Makefile
+	$(call install_packages,$(PACKAGES_DEMO))
+$(STAMPS)/system-package: Makefile $(STAMPS)/system-test
+	$(call install_packages,$(PACKAGES_PACKAGE))
+$(STAMPS)/system-test: Makefile
+	$(call install_packages,$(PACKAGES_TEST))
+	@# The sanitizers' runtime is a package of clang's own version, and only recommended.
+	@version="$$(clang -dumpversion 2>/dev/null | cut -d. -f1 || true)"; \
+	if (( EUID == 0 )) && [[ -n "$$version" ]] && \
+		! dpkg-query -W "libclang-rt-$$version-dev" >/dev/null 2>&1; then \
+		apt-get -qq -y --no-install-recommends install "libclang-rt-$$version-dev"; \
+	fi
+
+# ---- virtual environment and build --------------------------------------------
+$(VENV)/bin/python: | $(STAMPS)/system-build
+	@for python in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3; do \
+		if "$$python" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' \
+			2>/dev/null; then break; fi; \
+		python=""; \
+	done; \
+	[[ -n "$$python" ]] || { echo "otus: no Python 3.11 or later with venv found"; exit 1; }; \
+	"$$python" -m venv $(VENV)
+
+INSTALL := $(PY) -m pip --quiet --disable-pip-version-check install
+PROJECTS := pyproject.toml otus_sdk/pyproject.toml hatch_build.py
+$(VENV)/.runtime: $(PROJECTS) | $(VENV)/bin/python
+	$(INSTALL) -e otus_sdk -e .
+	@touch $@
+$(VENV)/.dev: $(PROJECTS) | $(VENV)/bin/python
+	$(INSTALL) -e otus_sdk -e '.[test,lint,bench]'
+	@touch $@ $(VENV)/.runtime
+$(VENV)/.package: $(VENV)/.dev | $(STAMPS)/system-package
+	$(INSTALL) -e otus_sdk -e '.[package]'
+	@touch $@
+
+# An editable install has built it already; this rebuilds what changed since.
+$(NATIVE): $(SOURCES) $(HEADERS) core_c/otus_core/native.cdef hatch_build.py
+	$(INSTALL) 'hatchling>=1.27'
+	$(PY) hatch_build.py
+
+.PHONY: build dev
+build: $(VENV)/.runtime $(NATIVE) ## the virtual environment and the C core, in place
+dev: $(VENV)/.dev $(NATIVE) ## the same with the tools for tests and lint
+
+# ---- demo ---------------------------------------------------------------------
+.PHONY: demo demo-offline
+demo: $(STAMPS)/system-demo build ## real SIP calls between two namespaces, captured live
+	$(PY) demo/run.py
+demo-offline: build ## the same from the bundled capture, without root
+	$(PY) demo/run.py --offline
+
+# ---- tests --------------------------------------------------------------------
+.PHONY: test pytest
+test: $(STAMPS)/system-test lint core-test pytest ## all: lint, C unit tests, Python tests
+pytest: dev
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+.PHONY: lint lint-python lint-c format
+lint: lint-python lint-c ## ruff, mypy, clang-format, C warnings of gcc and clang
+lint-python: dev
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+lint-c: dev $(STAMPS)/system-test
+	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	@for file in $(filter %.c,$(C_FILES)); do \
+		for compiler in gcc $(CLANG); do \
+			$$compiler $(C_FLAGS) $(C_WARNINGS) -fsyntax-only $$file; \
+		done; \
+	done
+format: dev ## writes what `make lint` would ask for
+	$(VENV)/bin/ruff check --fix-only --quiet
+	$(VENV)/bin/ruff format
+	$(VENV)/bin/clang-format -i $(C_FILES)
+
+# C unit tests: each core_c/tests/test_*.c is a program, linked with the whole core.
+CT := build/core-test
+CT_FLAGS := $(C_FLAGS) $(C_WARNINGS) $(SANITIZE) -g -O1
+CT_OBJECTS := $(SOURCES:core_c/src/%.c=$(CT)/%.o)
+CT_PROGRAMS := $(TEST_SOURCES:core_c/tests/%.c=$(CT)/%)
+
+$(CT)/%.o: core_c/src/%.c
+	@mkdir -p $(@D)
+	gcc $(CT_FLAGS) -MMD -MP -c $< -o $@
+$(CT)/%: core_c/tests/%.c $(CT_OBJECTS)
+	@mkdir -p $(@D)
+	gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) -o $@
+-include $(wildcard $(CT)/*.d)
+
+.PHONY: core-test
+core-test: $(CT_PROGRAMS) ## C unit tests under ASan and UBSan
+	@failed=(); \
+	for program in $(CT_PROGRAMS); do \
+		echo "== $$(basename $$program)"; \
+		timeout 120 $$program || failed+=("$$(basename $$program)"); \
+	done; \
+	echo "core-test: $(words $(CT_PROGRAMS)) programs, $${#failed[@]} failed $${failed[*]}"; \
+	(( $${#failed[@]} == 0 ))
+
+# Programs beside the tests that are not tests are made by name: make build/core-test/NAME
+
+# ---- fuzz ---------------------------------------------------------------------
+# libFuzzer where there is clang; else replay_main.c runs the seeds once.
+FZ := build/fuzz
+FZ_NAMES := $(FUZZ_SOURCES:core_c/fuzz/%.c=%)
+FZ_PROGRAMS := $(FZ_NAMES:%=$(FZ)/%)
+FZ_HAS_CLANG := $(shell command -v $(CLANG) >/dev/null && echo yes)
+ifeq ($(FZ_HAS_CLANG),yes)
+FZ_CC := $(CLANG)
+FZ_OBJECT_FLAGS := -fsanitize=fuzzer-no-link
+FZ_LINK_FLAGS := -fsanitize=fuzzer
+FZ_MAIN :=
+else
+FZ_CC := gcc
+FZ_MAIN := core_c/fuzz/replay_main.c
+endif
+FZ_FLAGS := $(C_FLAGS) $(SANITIZE) -g -O1 -DOTUS_FUZZ
+FZ_OBJECTS := $(SOURCES:core_c/src/%.c=$(FZ)/%.o)
+
+$(FZ)/%.o: core_c/src/%.c
+	@mkdir -p $(@D)
+	$(FZ_CC) $(FZ_FLAGS) $(FZ_OBJECT_FLAGS) -MMD -MP -c $< -o $@
+$(FZ)/%: core_c/fuzz/%.c $(FZ_MAIN) $(FZ_OBJECTS)
+	@mkdir -p $(@D)
+	$(FZ_CC) $(FZ_FLAGS) $(FZ_LINK_FLAGS) -MMD -MP -MF $@.d $< $(FZ_MAIN) $(FZ_OBJECTS) -o $@
+-include $(wildcard $(FZ)/*.d)
+
+.PHONY: fuzz fuzz-build fuzz-smoke
+fuzz-build: $(FZ_PROGRAMS)
+fuzz: FUZZ_SECONDS := 3600
+fuzz: fuzz-smoke ## an hour of each fuzz target (FUZZ_SECONDS)
+fuzz-smoke: $(FZ_PROGRAMS) ## a minute of each fuzz target (FUZZ_SECONDS)
+	@for name in $(FZ_NAMES); do \
+		echo "== $$name"; \
+		mkdir -p $(FZ)/found/$$name $(FZ)/crashes; \
+		seeds=(); \
+		for folder in core_c/fuzz/seeds/$$name $(OTUS_CORPUS)/sipmsg $(OTUS_CORPUS)/pcap; do \
+			[[ ! -d "$$folder" ]] || seeds+=("$$folder"); \
+		done; \
+		if [[ "$(FZ_HAS_CLANG)" == yes ]]; then \
+			$(FZ)/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
+				-max_len=65536 -print_final_stats=0 -verbosity=0 \
+				-artifact_prefix=$(FZ)/crashes/$$name- $(FZ)/found/$$name "$${seeds[@]}"; \
+		else \
+			find "$${seeds[@]}" -type f -print0 | xargs -0 -r $(FZ)/$$name; \
+		fi; \
+	done
+
+# ---- sanitizers under Python ----------------------------------------------------
+.PHONY: sanitize
+sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
+	OTUS_CFLAGS="$(SANITIZE) -g -O1" $(PY) hatch_build.py
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
+		$(PY) -m pytest tests/core $(PYTEST_ARGS) \
+		|| { status=$$?; $(PY) hatch_build.py; exit $$status; }
+	$(PY) hatch_build.py
+
+# ---- speed and endurance ---------------------------------------------------------
+.PHONY: bench soak
+bench: dev ## every benchmark, beside its competitors
+	$(PY) -m pytest bench -o timeout=0 $(PYTEST_ARGS)
+soak: dev ## half an hour of traffic and faults; memory and the ledger are watched
+	$(PY) -m pytest -m soak -o timeout=0 $(PYTEST_ARGS)
+
+.PHONY: clean
+clean: ## removes what was built, the virtual environment included
+	rm -rf build dist $(VENV) $(NATIVE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

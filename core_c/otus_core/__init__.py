@@ -1,0 +1,1 @@
+"""The C core's Python side: thin and typed, no policy."""

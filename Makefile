@@ -126,7 +126,7 @@ lint-python: dev
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 lint-c: dev $(STAMPS)/system-test
-	$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
+	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
 	@for file in $(filter %.c,$(C_FILES)); do \
 		for compiler in gcc $(CLANG); do \
 			$$compiler $(C_FLAGS) $(C_WARNINGS) -fsyntax-only $$file; \

@@ -6,8 +6,7 @@ static const struct {
     const char *name;
     enum otus_label_type type;
 } label_table[OTUS_NUM_LABELS] = {
-#define LABEL_ROW(id, name_text, type_id)                                                          \
-    [OTUS_LABEL_##id] = {(name_text), OTUS_LABEL_##type_id},
+#define LABEL_ROW(id, name_text, type_id) [OTUS_LABEL_##id] = {(name_text), OTUS_LABEL_##type_id},
     OTUS_LABELS(LABEL_ROW)
 #undef LABEL_ROW
 };

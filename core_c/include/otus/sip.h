@@ -15,8 +15,11 @@
  * RFC 3261, 3262, 3265/6665, 3311, 3428, 3515, 3903, 6086. */
 #define OTUS_SIP_METHODS(X)                                                                        \
     X(INVITE)                                                                                      \
-    X(ACK) X(BYE) X(CANCEL) X(OPTIONS) X(REGISTER) X(PRACK) X(SUBSCRIBE) X(NOTIFY) X(PUBLISH)      \
-        X(INFO) X(REFER) X(MESSAGE) X(UPDATE)
+    X(ACK)                                                                                         \
+    X(BYE)                                                                                         \
+    X(CANCEL)                                                                                      \
+    X(OPTIONS)                                                                                     \
+    X(REGISTER) X(PRACK) X(SUBSCRIBE) X(NOTIFY) X(PUBLISH) X(INFO) X(REFER) X(MESSAGE) X(UPDATE)
 
 enum otus_sip_method {
     OTUS_SIP_METHOD_OTHER = 0,

@@ -1,0 +1,1 @@
+"""A kit that checks a plugin against the contracts, for the plugin's own tests."""

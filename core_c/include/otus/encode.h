@@ -6,7 +6,7 @@
 #include "otus/rtp.h"
 #include "otus/sip.h"
 
-/* What is the same for every record of a pipeline. Borrowed. */
+/* What is the same for every record of a pipeline. Borrowed by who reads it. */
 struct otus_envelope {
     const char *task_id;
     const char *agent_id;
@@ -14,6 +14,20 @@ struct otus_envelope {
     bool raw_payload;               /* put the payload's octets in as well (base64 in JSON) */
     const char *const *label_names; /* by id, OTUS_MAX_LABELS of them, NULL where unused */
 };
+
+/* An envelope as it looks on the wire, rendered once, and the last second's
+ * date. One a pipeline: one owner at a time. */
+struct otus_encoder;
+
+/* Takes a copy of all that the envelope points to. Label names that no label may
+ * have ([a-z0-9][a-z0-9._-]*, OTUS_MAX_LABEL_NAME octets) are OTUS_E_INVALID. */
+OTUS_MUST_CHECK enum otus_status otus_encoder_new(struct otus_encoder **out_encoder,
+                                                  const struct otus_envelope *envelope);
+void otus_encoder_free(struct otus_encoder *encoder); /* NULL-safe */
+
+/* Names a label id that was interned after otus_encoder_new(). Allocates nothing. */
+OTUS_MUST_CHECK enum otus_status otus_encoder_name_label(struct otus_encoder *encoder, uint32_t id,
+                                                         const char *name);
 
 /* All that an encoder may look at for one record. Exactly one of sip, rtp, rtcp
  * is set where payload_type says so; payload_json where a Python parser took it. */
@@ -33,11 +47,11 @@ struct otus_encode_input {
 /* Appends; OTUS_E_LIMIT where the arena has no room, which is then as it was. */
 OTUS_MUST_CHECK enum otus_status otus_encode_json(struct otus_arena *arena,
                                                   struct otus_span *out_span,
-                                                  const struct otus_envelope *envelope,
+                                                  struct otus_encoder *encoder,
                                                   const struct otus_encode_input *input);
 OTUS_MUST_CHECK enum otus_status otus_encode_protobuf(struct otus_arena *arena,
                                                       struct otus_span *out_span,
-                                                      const struct otus_envelope *envelope,
+                                                      struct otus_encoder *encoder,
                                                       const struct otus_encode_input *input);
 
 /* Only the `payload` member's JSON object: what Python stages see as payload. */

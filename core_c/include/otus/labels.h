@@ -42,7 +42,8 @@ enum otus_label_id {
 };
 
 enum {
-    OTUS_MAX_LABELS = 128, /* ids a pipeline can hold, built-in ones included */
+    OTUS_MAX_LABELS = 128,    /* ids a pipeline can hold, built-in ones included */
+    OTUS_MAX_LABEL_NAME = 63, /* octets of a label's name */
 };
 
 enum otus_label_type {

@@ -71,7 +71,6 @@ enum otus_latency_stage {
 enum {
     OTUS_LATENCY_SAMPLE = 1024,
     OTUS_LATENCY_BUCKETS = 32, /* bucket i counts durations below 2^(i+4) ns, the last all others */
-    OTUS_MAX_LABEL_NAME = 63,
 };
 
 struct otus_latency {

@@ -39,7 +39,7 @@ COMMON_FLAGS = [
 WARNING_FLAGS = ["-Wall", "-Wextra", "-Wconversion", "-Wshadow", "-Wcast-qual", "-Wvla"]
 # cffi's generated C is not ours to keep free of warnings.
 GENERATED_FLAGS = ["-w"]
-LINK_FLAGS = ["-shared", "-Wl,-z,relro,-z,now", "-Wl,--exclude-libs,ALL"]
+LINK_FLAGS = ["-shared", "-Wl,-z,relro,-z,now"]
 
 
 class CoreBuilder:
@@ -71,7 +71,7 @@ class CoreBuilder:
             objects = list(pool.map(lambda item: self._compile(*item), sources))
         library.parent.mkdir(parents=True, exist_ok=True)
         # Replaced, never rewritten: a process that has the old one mapped keeps it.
-        unfinished = library.with_suffix(".new")
+        unfinished = library.with_name(f"new-{library.name}")
         self._run([*self.compiler, *self.extra_flags, *LINK_FLAGS, "-o", unfinished, *objects])
         unfinished.replace(library)
 

@@ -251,6 +251,7 @@ def inherit(
         kafka: the global section, or None where there is none.
         reporter: the `config` object of the task's reporter, not yet validated.
         agent_id: fills `{agent_id}` in an inherited client id.
+
     Returns:
         A new dict. `brokers`, `client_id`, `sasl` and `tls` come from the global
         section where the reporter has none; inside `sasl` and `tls` each key is

@@ -117,6 +117,39 @@ OTUS_MUST_CHECK static inline bool otus_cursor_be64(struct otus_cursor *cursor, 
     return true;
 }
 
+static inline uint16_t otus_load_be16(const uint8_t *at)
+{
+    return (uint16_t)(at[0] << 8 | at[1]);
+}
+
+static inline uint32_t otus_load_be24(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 16 | (uint32_t)at[1] << 8 | at[2];
+}
+
+static inline uint32_t otus_load_be32(const uint8_t *at)
+{
+    return (uint32_t)at[0] << 24 | otus_load_be24(at + 1);
+}
+
+/* A header of fixed length: checks its bounds once, so that its fields can be
+ * loaded at constant offsets. NULL when fewer than len octets are left; moves nothing. */
+OTUS_MUST_CHECK static inline const uint8_t *otus_cursor_peek(const struct otus_cursor *cursor,
+                                                              size_t len)
+{
+    return OTUS_LIKELY(otus_cursor_left(cursor) >= len) ? cursor->at : NULL;
+}
+
+/* The same, and moves past it. */
+OTUS_MUST_CHECK static inline const uint8_t *otus_cursor_header(struct otus_cursor *cursor,
+                                                                size_t len)
+{
+    const uint8_t *header = otus_cursor_peek(cursor, len);
+    if (header != NULL)
+        cursor->at += len;
+    return header;
+}
+
 /* Reads without moving. */
 OTUS_MUST_CHECK static inline bool otus_cursor_peek_u8(const struct otus_cursor *cursor, size_t off,
                                                        uint8_t *out_value)

@@ -1,0 +1,144 @@
+#include "decode_internal.h"
+
+#include <stdlib.h>
+
+void otus_decoder_config_init(struct otus_decoder_config *out_config)
+{
+    *out_config = (struct otus_decoder_config){
+        .ip_reassembly = true,
+        .max_datagrams = 4096,
+        .max_fragments = 128,
+        .max_fragment_octets = 16 * 1024 * 1024,
+        .max_datagrams_per_source = 512,
+        .fragment_timeout_ms = 5000,
+    };
+}
+
+enum otus_status otus_decoder_new(struct otus_decoder **out_decoder,
+                                  const struct otus_decoder_config *config,
+                                  struct otus_counters *counters)
+{
+    struct otus_decoder *decoder = calloc(1, sizeof *decoder);
+    if (decoder == NULL)
+        return OTUS_E_NOMEM;
+    decoder->counters = counters;
+    decoder->tunnels = config->tunnels;
+    *out_decoder = decoder;
+    return OTUS_OK;
+}
+
+void otus_decoder_free(struct otus_decoder *decoder)
+{
+    free(decoder);
+}
+
+static enum otus_layer walk_layers(struct otus_walk *walk, uint16_t link_type)
+{
+    enum otus_layer layer = otus_decode_link(walk, link_type);
+    for (uint32_t n = 0; OTUS_UNLIKELY(layer > OTUS_LAYER_HELD); n++) {
+        uint8_t first;
+        if (n == OTUS_MAX_LAYERS)
+            return otus_walk_fail(walk, OTUS_COUNT_TUNNEL_TOO_DEEP);
+        switch (layer) {
+        case OTUS_LAYER_ETHERNET:
+            layer = otus_decode_ethernet(walk);
+            break;
+        case OTUS_LAYER_ETHERTYPE:
+            layer = otus_decode_ethertype(walk);
+            break;
+        case OTUS_LAYER_PPP:
+            layer = otus_decode_ppp(walk);
+            break;
+        case OTUS_LAYER_IP:
+            layer = otus_cursor_peek_u8(&walk->at, 0, &first) && first >> 4 == 6 ? OTUS_LAYER_IPV6
+                                                                                 : OTUS_LAYER_IPV4;
+            break;
+        case OTUS_LAYER_IPV4:
+            layer = otus_decode_ipv4(walk);
+            break;
+        case OTUS_LAYER_IPV6:
+            layer = otus_decode_ipv6(walk);
+            break;
+        case OTUS_LAYER_TRANSPORT:
+            layer = otus_decode_transport(walk);
+            break;
+        default:
+            return layer;
+        }
+    }
+    return layer;
+}
+
+/* The packet that carries a tunnel is the result where the tunnel holds no IP. */
+static void restore_carrier(struct otus_walk *walk)
+{
+    struct otus_packet *packet = walk->packet;
+    packet->meta = walk->carrier.meta;
+    packet->datagram = walk->carrier.datagram;
+    packet->transport = walk->carrier.transport;
+    packet->payload = walk->carrier.payload;
+    otus_walk_anomaly(walk, OTUS_COUNT_TUNNEL_NON_IP);
+}
+
+static enum otus_status finish(struct otus_walk *walk, enum otus_layer layer)
+{
+    struct otus_counters *counters = walk->decoder->counters;
+    if (layer == OTUS_LAYER_NON_IP && walk->has_carrier) {
+        restore_carrier(walk);
+        layer = OTUS_LAYER_DONE;
+    }
+    switch (layer) {
+    case OTUS_LAYER_DONE:
+        otus_count(counters, OTUS_COUNT_DECODED);
+        if (OTUS_UNLIKELY((walk->packet->meta.flags & OTUS_PACKET_TRUNCATED) != 0))
+            otus_count(counters, OTUS_COUNT_TRUNCATED);
+        return OTUS_OK;
+    case OTUS_LAYER_HELD:
+        return OTUS_E_AGAIN;
+    case OTUS_LAYER_NON_IP:
+        otus_count(counters, OTUS_COUNT_NON_IP);
+        return OTUS_E_UNSUPPORTED;
+    default:
+        otus_count(counters, walk->failure);
+        return walk->failure == OTUS_COUNT_LINK_UNSUPPORTED ? OTUS_E_UNSUPPORTED : OTUS_E_MALFORMED;
+    }
+}
+
+enum otus_status otus_decode(struct otus_decoder *decoder, struct otus_packet *out_packet,
+                             const struct otus_raw_packet *raw)
+{
+    struct otus_walk walk;
+    walk.decoder = decoder;
+    walk.packet = out_packet;
+    walk.at = otus_cursor_of(raw->data, raw->caplen);
+    walk.context = 0;
+    walk.has_carrier = false;
+    walk.whole = raw->caplen >= raw->wirelen;
+
+    otus_count(decoder->counters, OTUS_COUNT_RECEIVED);
+    otus_count_by(decoder->counters, OTUS_COUNT_RECEIVED_OCTETS, raw->caplen);
+    out_packet->meta = (struct otus_packet_meta){
+        .ts_ns = raw->ts_ns,
+        .caplen = raw->caplen,
+        .wirelen = raw->wirelen,
+        .if_index = raw->if_index,
+        .flags = (walk.whole ? 0u : OTUS_PACKET_TRUNCATED) |
+                 ((raw->flags & OTUS_RAW_OUTGOING) != 0 ? OTUS_PACKET_OUTGOING : 0u),
+    };
+    out_packet->frame = (struct otus_slice){raw->data, raw->caplen};
+    /* The kernel took the outermost tag out of the frame: it goes in front. */
+    if ((raw->flags & OTUS_RAW_VLAN_VALID) != 0 && !otus_walk_push_vlan(&walk, raw->vlan_tci))
+        return finish(&walk, otus_walk_fail(&walk, OTUS_COUNT_TOO_MANY_VLANS));
+    return finish(&walk, walk_layers(&walk, raw->link_type));
+}
+
+void otus_decoder_expire(struct otus_decoder *decoder, uint64_t now_ns)
+{
+    (void)decoder;
+    (void)now_ns;
+}
+
+void otus_decoder_flush(struct otus_decoder *decoder)
+{
+    (void)decoder;
+}

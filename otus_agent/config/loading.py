@@ -1,0 +1,466 @@
+"""Files, environment and flags become a validated configuration, or problems with places.
+
+The order of precedence is file, then environment, then flags. Every value
+remembers where it came from, so that a complaint about it names the line of the
+file, the environment variable or the flag.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import types
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from otus_sdk.errors import ConfigurationInvalid
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from otus_agent.config.documents import (
+    DocumentError,
+    KeyPath,
+    dotted,
+    parse_document,
+    resolve_plain,
+)
+from otus_agent.config.masking import MASK, is_secret_key
+
+MAX_FILE_OCTETS = 16 * 1024 * 1024
+
+ENVIRONMENT_PREFIX = "OTUS_"
+
+# Names that begin with the prefix and are no keys of the configuration.
+OTHER_ENVIRONMENT_NAMES = frozenset(
+    {"OTUS_CONFIG", "OTUS_SOCKET", "OTUS_CORPUS", "OTUS_CFLAGS", "OTUS_WHEEL_PLATFORM"}
+)
+_OTHER_ENVIRONMENT_PREFIXES = ("OTUS_TEST_", "OTUS_BENCH_")
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One complaint: where, about which key, and what is wrong and allowed."""
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.key, self.message) if part)
+
+
+class ConfigurationProblems(ConfigurationInvalid):
+    """A configuration that can't be used; ``problems`` has all that is wrong with it."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        lines = [str(problem) for problem in problems]
+        super().__init__("; ".join(lines), details={"problems": lines})
+        self.problems = tuple(problems)
+
+
+@dataclass(slots=True)
+class Source:
+    """A tree of plain values that knows where each of them came from."""
+
+    name: str
+    data: Any = None
+    values: dict[KeyPath, str] = field(default_factory=dict)
+    keys: dict[KeyPath, str] = field(default_factory=dict)
+
+    def where(self, path: KeyPath, *, key: bool = False) -> str:
+        """The place of the value at path, or of the nearest one around it."""
+        if key and path in self.keys:
+            return self.keys[path]
+        for length in range(len(path), -1, -1):
+            if path[:length] in self.values:
+                return self.values[path[:length]]
+        return self.name
+
+
+def read_source(path: str | Path) -> Source:
+    """The document in a YAML or JSON file, not yet validated.
+
+    Raises:
+        ConfigurationProblems: the file can't be read, or is not one
+            well-formed document.
+    """
+    name = str(path)
+    try:
+        with Path(path).open("rb") as file:
+            octets = file.read(MAX_FILE_OCTETS + 1)
+    except OSError as error:
+        message = f"can't be read: {error.strerror or error}"
+        raise ConfigurationProblems([Problem(name, "", message)]) from None
+    if len(octets) > MAX_FILE_OCTETS:
+        message = f"larger than {MAX_FILE_OCTETS} octets"
+        raise ConfigurationProblems([Problem(name, "", message)])
+    try:
+        text = octets.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        message = f"not UTF-8 text (octet {error.start})"
+        raise ConfigurationProblems([Problem(name, "", message)]) from None
+    return parse_source(text, name)
+
+
+def parse_source(text: str, name: str) -> Source:
+    """The YAML or JSON document in text; name stands for it in complaints.
+
+    Raises:
+        ConfigurationProblems: it is not one well-formed document.
+    """
+    try:
+        document = parse_document(text)
+    except DocumentError as error:
+        where = f"{name}:{error.line}:{error.column}"
+        raise ConfigurationProblems([Problem(where, error.key, error.message)]) from None
+    return Source(
+        name,
+        document.data,
+        {path: f"{name}:{line}:{column}" for path, (line, column) in document.values.items()},
+        {path: f"{name}:{line}:{column}" for path, (line, column) in document.keys.items()},
+    )
+
+
+def load(
+    model: type[ModelT],
+    path: str | Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> ModelT:
+    """The configuration that file, environment and flags give together.
+
+    Args:
+        model: what to validate into.
+        path: the file, or None for defaults.
+        environment: names and values, usually ``os.environ``.
+        flags: dotted key to text, as ``--set`` gives them.
+
+    Raises:
+        ConfigurationProblems: any of them is wrong; all problems are listed.
+    """
+    source = read_source(path) if path is not None else Source("defaults")
+    if source.data is None:
+        source.data = {}
+    if not isinstance(source.data, dict):
+        message = "must be a mapping of keys to values"
+        raise ConfigurationProblems([Problem(source.where(()), "", message)])
+    problems: list[Problem] = []
+    if environment is not None:
+        problems += _apply_environment(source, model, environment)
+    for key, text in (flags or {}).items():
+        problems += _apply_text(source, model, tuple(key.split(".")), text, f"--set {key}")
+    if problems:
+        raise ConfigurationProblems(problems)
+    return validate(model, source)
+
+
+def validate(model: type[ModelT], source: Source, prefix: KeyPath = ()) -> ModelT:
+    """Source's data (below prefix) as a model.
+
+    Raises:
+        ConfigurationProblems: one or more values are wrong.
+    """
+    data = source.data
+    for part in prefix:
+        data = data[part]
+    if data is None:
+        data = {}
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigurationProblems(
+            [_explain(details, model, source, prefix) for details in error.errors()]
+        ) from None
+
+
+def problems_of(
+    error: ValidationError, model: type[BaseModel], source: Source, prefix: KeyPath = ()
+) -> list[Problem]:
+    """The problems that a pydantic error tells of, with their places in source."""
+    return [_explain(details, model, source, prefix) for details in error.errors()]
+
+
+# --- Environment and flags ---------------------------------------------------
+
+
+def _apply_environment(
+    source: Source, model: type[BaseModel], environment: Mapping[str, str]
+) -> list[Problem]:
+    problems: list[Problem] = []
+    for name in sorted(environment):
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in OTHER_ENVIRONMENT_NAMES:
+            continue
+        if name.startswith(_OTHER_ENVIRONMENT_PREFIXES):
+            continue
+        parts = tuple(part.lower() for part in name[len(ENVIRONMENT_PREFIX) :].split("__"))
+        problems += _apply_text(source, model, parts, environment[name], name)
+    return problems
+
+
+def _apply_text(
+    source: Source, model: type[BaseModel], parts: tuple[str, ...], text: str, where: str
+) -> list[Problem]:
+    """Puts text at the key path that parts name; returns what is wrong with it."""
+    resolved = _resolve(model, parts, source.data)
+    if resolved is None:
+        return [Problem(where, "", f"unknown key{_nearest(where, _names_like(where, model))}")]
+    path, annotation = resolved
+    try:
+        value = parse_text(text, annotation)
+    except ValueError as error:
+        return [Problem(where, dotted(path), str(error))]
+    target = source.data
+    for depth, part in enumerate(path[:-1]):
+        wanted = list if isinstance(path[depth + 1], int) else dict
+        step = _member(target, part)
+        if step is None:
+            step = _put(target, part, wanted())
+        if not isinstance(step, wanted):
+            shape = "list" if wanted is list else "mapping"
+            return [Problem(where, dotted(path[: depth + 1]), f"is no {shape} in the file")]
+        target = step
+    _put(target, path[-1], value)
+    for known in [known for known in source.values if known[: len(path)] == path]:
+        del source.values[known]
+    source.values[path] = where
+    return []
+
+
+def _resolve(
+    model: type[BaseModel], parts: tuple[str, ...], data: Any
+) -> tuple[KeyPath, Any] | None:
+    """The key path and type that parts name in model, or None when it has no such key."""
+    annotation: Any = model
+    path: KeyPath = ()
+    for part in parts:
+        step = _step(annotation, part, data)
+        if step is None:
+            return None
+        key, annotation = step
+        data = _member(data, key)
+        path = (*path, key)
+    return (path, annotation) if path else None
+
+
+def _step(annotation: Any, part: str, data: Any) -> tuple[str | int, Any] | None:
+    for candidate in _alternatives(annotation):
+        if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+            for name, field_info in candidate.model_fields.items():
+                if name.lower() == part.lower():
+                    return name, field_info.annotation
+        origin = get_origin(candidate)
+        if origin is dict:
+            return part, get_args(candidate)[1]
+        if origin in (list, tuple) and part.isdigit():
+            index = int(part)
+            if index <= len(data if isinstance(data, list) else ()):
+                return index, get_args(candidate)[0]
+    return None
+
+
+def _member(data: Any, key: str | int) -> Any:
+    if isinstance(data, dict):
+        return data.get(key)
+    if isinstance(data, list) and isinstance(key, int) and key < len(data):
+        return data[key]
+    return None
+
+
+def _put(target: Any, key: str | int, value: Any) -> Any:
+    if isinstance(key, int) and key == len(target):
+        target.append(value)
+    else:
+        target[key] = value
+    return value
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The types that an annotation allows, unions and Annotated taken apart."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if origin in (Union, types.UnionType):
+        return [one for member in get_args(annotation) for one in _alternatives(member)]
+    return [annotation]
+
+
+def parse_text(text: str, annotation: Any) -> Any:
+    """The value of an environment variable or flag for a key of this type.
+
+    Lists are JSON or separated by commas, mappings are JSON or ``k=v`` pairs
+    separated by commas; anything else is a YAML scalar, or the text itself
+    where the key takes text.
+
+    Raises:
+        ValueError: it looks like JSON and is not.
+    """
+    alternatives = _alternatives(annotation)
+    if type(None) in alternatives and text in ("", "null", "~"):
+        return None
+    for alternative in alternatives:
+        origin = get_origin(alternative)
+        is_model = isinstance(alternative, type) and issubclass(alternative, BaseModel)
+        if origin in (list, tuple, set, frozenset):
+            if text.lstrip().startswith("["):
+                return _parse_json(text)
+            return [item.strip() for item in text.split(",") if item.strip()]
+        if origin is dict or is_model:
+            if is_model or text.lstrip().startswith("{"):
+                return _parse_json(text)
+            return _parse_pairs(text)
+    if alternatives == [str] or not any(one in (int, float, bool) for one in alternatives):
+        return text
+    return resolve_plain(text.strip())
+
+
+def _parse_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ValueError("must be valid JSON") from None
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for item in filter(None, (item.strip() for item in text.split(","))):
+        key, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError("must be JSON, or key=value pairs separated by commas")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+def environment_names(model: type[BaseModel], prefix: str = ENVIRONMENT_PREFIX) -> list[str]:
+    """The environment variable of every section and key of a model."""
+    return [prefix + "__".join(path).upper() for path in key_paths(model)]
+
+
+def key_paths(model: type[BaseModel]) -> list[tuple[str, ...]]:
+    """Every key of a model and of the models in it, lists of models left closed."""
+    paths: list[tuple[str, ...]] = []
+    for name, field_info in model.model_fields.items():
+        paths.append((name,))
+        for alternative in _alternatives(field_info.annotation):
+            if isinstance(alternative, type) and issubclass(alternative, BaseModel):
+                paths += [(name, *below) for below in key_paths(alternative)]
+    return paths
+
+
+def _names_like(where: str, model: type[BaseModel]) -> list[str]:
+    if where.startswith("--set "):
+        return [f"--set {'.'.join(path)}" for path in key_paths(model)]
+    return environment_names(model)
+
+
+# --- Explaining what is wrong ------------------------------------------------
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """``, did you mean 'x'?`` or the list of what is known, when that is short."""
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if near:
+        return f", did you mean {near[0]!r}?"
+    if names and len(names) <= 12:
+        return f", known are {', '.join(names)}"
+    return ""
+
+
+def _explain(
+    details: ErrorDetails, model: type[BaseModel], source: Source, prefix: KeyPath
+) -> Problem:
+    path = (*prefix, *_real_path(details["loc"], source, prefix))
+    kind = details["type"]
+    if kind == "extra_forbidden":
+        known = _keys_at(model, details["loc"][:-1])
+        message = "unknown key" + _nearest(str(path[-1]), known)
+        return Problem(source.where(path, key=True), dotted(path), message)
+    if kind == "missing":
+        return Problem(source.where(path), dotted(path), "missing, must be given")
+    return Problem(source.where(path), dotted(path), _message(details, path))
+
+
+def _message(details: ErrorDetails, path: KeyPath) -> str:
+    text = details["msg"]
+    context = details.get("ctx") or {}
+    match details["type"]:
+        case "value_error":
+            text = str(context.get("error", text))
+        case "literal_error" | "enum":
+            text = f"must be {context['expected']}"
+        case "union_tag_invalid":
+            text = f"must have {context['discriminator']} {context['expected_tags']}"
+        case "union_tag_not_found":
+            return f"must have a {context['discriminator']}"
+        case "too_short":
+            text = f"must have at least {context['min_length']} entries"
+        case "model_type" | "model_attributes_type" | "dict_type" | "dataclass_type":
+            text = "must be a mapping of keys to values"
+        case _:
+            text = text.replace("Input should be", "must be").replace("Input should", "must")
+            text = text[:1].lower() + text[1:]
+    return text + _given(details["input"], path)
+
+
+def _given(value: Any, path: KeyPath) -> str:
+    if any(isinstance(part, str) and is_secret_key(part) for part in path):
+        return f", not {MASK}"
+    if isinstance(value, dict):
+        return "" if len(value) > 3 else f", not {_shortened(json.dumps(value, default=str))}"
+    return f", not {_shortened(repr(value))}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _real_path(loc: tuple[str | int, ...], source: Source, prefix: KeyPath) -> KeyPath:
+    """Loc without the names of union members that pydantic puts into it."""
+    data = source.data
+    for part in prefix:
+        data = _member(data, part)
+    path: KeyPath = ()
+    for index, part in enumerate(loc):
+        is_last = index == len(loc) - 1
+        if isinstance(data, dict) and (part in data or is_last):
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
+            data = _member(data, part)
+        elif data is None and isinstance(part, str):
+            pass
+        else:
+            continue
+        path = (*path, part)
+    return path
+
+
+def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
+    """The keys that are known at a place in a model."""
+    annotations: list[Any] = [model]
+    for part in loc:
+        below = [one for annotation in annotations for one in _below(annotation, part)]
+        annotations = below or annotations
+    models = [one for one in annotations if isinstance(one, type) and issubclass(one, BaseModel)]
+    tagged = [one for one in models if loc and _has_tag(one, loc[-1])]
+    return [name for one in tagged or models for name in one.model_fields]
+
+
+def _below(annotation: Any, part: str | int) -> list[Any]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        info = annotation.model_fields.get(str(part))
+        return _alternatives(info.annotation) if info else []
+    origin = get_origin(annotation)
+    if origin is dict:
+        return _alternatives(get_args(annotation)[1])
+    if origin in (list, tuple) and isinstance(part, int):
+        return _alternatives(get_args(annotation)[0])
+    return []
+
+
+def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
+    info = model.model_fields.get("type")
+    return info is not None and tag in get_args(info.annotation)

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from otus_sdk.errors import ConfigurationInvalid
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
@@ -27,6 +26,7 @@ from otus_agent.config.documents import (
     resolve_plain,
 )
 from otus_agent.config.masking import MASK, is_secret_key
+from otus_sdk.errors import ConfigurationInvalid
 
 MAX_FILE_OCTETS = 16 * 1024 * 1024
 

@@ -14,6 +14,43 @@ void otus_decoder_config_init(struct otus_decoder_config *out_config)
     };
 }
 
+/* Enters a tunnel's ports; false where there are too many. */
+static bool add_ports(struct otus_decoder *decoder, enum otus_tunnel_kind kind,
+                      const struct otus_tunnel_ports *ports,
+                      const struct otus_tunnel_ports *registered)
+{
+    if ((decoder->tunnels >> kind & 1) == 0)
+        return true;
+    if (ports->num == 0)
+        ports = registered;
+    if (ports->num > OTUS_MAX_TUNNEL_PORTS)
+        return false;
+    for (uint32_t i = 0; i < ports->num; i++) {
+        decoder->udp_ports[decoder->num_udp_ports++] =
+            (struct otus_udp_port){ports->port[i], (uint8_t)kind};
+        decoder->udp_port_hint[ports->port[i] & 0xff] = 1;
+    }
+    return true;
+}
+
+static enum otus_status configure(struct otus_decoder *decoder,
+                                  const struct otus_decoder_config *config)
+{
+    static const struct otus_tunnel_ports vxlan = {{4789, 4790}, 2}; /* the second: GPE */
+    static const struct otus_tunnel_ports geneve = {{6081}, 1};
+    static const struct otus_tunnel_ports gtpu = {{2152}, 1};
+    static const struct otus_tunnel_ports tzsp = {{37008}, 1};
+    if (config->tunnels >> OTUS_NUM_TUNNEL_KINDS != 0)
+        return OTUS_E_INVALID;
+    decoder->tunnels = config->tunnels;
+    if (!add_ports(decoder, OTUS_TUNNEL_VXLAN, &config->vxlan, &vxlan) ||
+        !add_ports(decoder, OTUS_TUNNEL_GENEVE, &config->geneve, &geneve) ||
+        !add_ports(decoder, OTUS_TUNNEL_GTPU, &config->gtpu, &gtpu) ||
+        !add_ports(decoder, OTUS_TUNNEL_TZSP, &config->tzsp, &tzsp))
+        return OTUS_E_INVALID;
+    return OTUS_OK;
+}
+
 enum otus_status otus_decoder_new(struct otus_decoder **out_decoder,
                                   const struct otus_decoder_config *config,
                                   struct otus_counters *counters)
@@ -22,7 +59,11 @@ enum otus_status otus_decoder_new(struct otus_decoder **out_decoder,
     if (decoder == NULL)
         return OTUS_E_NOMEM;
     decoder->counters = counters;
-    decoder->tunnels = config->tunnels;
+    enum otus_status status = configure(decoder, config);
+    if (status != OTUS_OK) {
+        otus_decoder_free(decoder);
+        return status;
+    }
     *out_decoder = decoder;
     return OTUS_OK;
 }

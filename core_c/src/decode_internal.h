@@ -54,15 +54,17 @@ struct otus_walk {
     struct otus_carrier carrier; /* set when has_carrier */
 };
 
+struct otus_udp_port {
+    uint16_t port;
+    uint8_t kind; /* enum otus_tunnel_kind */
+};
+
 struct otus_decoder {
     struct otus_counters *counters;
     struct otus_reassembly *reassembly; /* NULL: switched off */
     uint32_t tunnels;                   /* bits of the kinds that are followed */
     uint32_t num_udp_ports;
-    struct {
-        uint16_t port;
-        uint8_t kind; /* enum otus_tunnel_kind */
-    } udp_ports[4 * OTUS_MAX_TUNNEL_PORTS];
+    struct otus_udp_port udp_ports[4 * OTUS_MAX_TUNNEL_PORTS];
     /* By the port's low octet: whether udp_ports is worth a search. */
     uint8_t udp_port_hint[256];
 };

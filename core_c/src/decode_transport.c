@@ -1,10 +1,13 @@
 /* UDP (RFC 768), TCP (RFC 9293), SCTP (RFC 9260); other protocols are known by
  * their number alone. AH (RFC 4302) is stepped over in either IP version. */
-#include "decode_internal.h"
+#include "decode_tunnel.h"
 
 enum {
+    PROTOCOL_IPV4 = 4,
     PROTOCOL_TCP = 6,
     PROTOCOL_UDP = 17,
+    PROTOCOL_IPV6 = 41,
+    PROTOCOL_GRE = 47,
     PROTOCOL_AH = 51,
     PROTOCOL_SCTP = 132,
     UDP_HEADER_LEN = 8,
@@ -17,6 +20,18 @@ static void note_ports(struct otus_packet_meta *meta, const uint8_t *header)
     meta->src_port = otus_load_be16(header);
     meta->dst_port = otus_load_be16(header + 2);
     meta->flags |= OTUS_PACKET_TRANSPORT;
+}
+
+/* The tunnel kind that is looked for behind a UDP port, NONE mostly. */
+static enum otus_tunnel_kind tunnel_of_port(const struct otus_decoder *decoder, uint16_t port)
+{
+    if (OTUS_LIKELY(decoder->udp_port_hint[port & 0xff] == 0))
+        return OTUS_TUNNEL_NONE;
+    for (uint32_t i = 0; i < decoder->num_udp_ports; i++) {
+        if (decoder->udp_ports[i].port == port)
+            return decoder->udp_ports[i].kind;
+    }
+    return OTUS_TUNNEL_NONE;
 }
 
 static enum otus_layer decode_udp(struct otus_walk *walk)
@@ -40,7 +55,9 @@ static enum otus_layer decode_udp(struct otus_walk *walk)
     otus_cursor_cut(&walk->at, len - UDP_HEADER_LEN);
     note_ports(&walk->packet->meta, udp);
     walk->packet->payload = otus_cursor_rest(&walk->at);
-    return OTUS_LAYER_DONE;
+    enum otus_tunnel_kind kind = tunnel_of_port(walk->decoder, walk->packet->meta.dst_port);
+    return OTUS_LIKELY(kind == OTUS_TUNNEL_NONE) ? OTUS_LAYER_DONE
+                                                 : otus_decode_udp_tunnel(walk, kind);
 }
 
 static enum otus_layer decode_tcp(struct otus_walk *walk)
@@ -90,6 +107,8 @@ enum otus_layer otus_decode_transport(struct otus_walk *walk)
 {
     walk->packet->meta.protocol = walk->protocol;
     walk->packet->transport = otus_cursor_rest(&walk->at);
+    /* Until a transport header says otherwise: ICMP, IGMP, ESP, ... have no ports. */
+    walk->packet->payload = walk->packet->transport;
     switch (walk->protocol) {
     case PROTOCOL_UDP:
         return decode_udp(walk);
@@ -99,9 +118,13 @@ enum otus_layer otus_decode_transport(struct otus_walk *walk)
         return decode_sctp(walk);
     case PROTOCOL_AH:
         return decode_ah(walk);
+    case PROTOCOL_GRE:
+        return otus_decode_gre(walk);
+    case PROTOCOL_IPV4:
+        return otus_decode_ipip(walk, OTUS_LAYER_IPV4);
+    case PROTOCOL_IPV6:
+        return otus_decode_ipip(walk, OTUS_LAYER_IPV6);
     default:
-        /* ICMP, IGMP, ESP, ...: no ports, the payload is IP's. */
-        walk->packet->payload = walk->packet->transport;
         return OTUS_LAYER_DONE;
     }
 }

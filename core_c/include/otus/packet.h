@@ -73,7 +73,8 @@ struct otus_tunnel {
     uint16_t src_port;  /* of the outer UDP header, 0 where there is none */
     uint16_t dst_port;
     uint8_t version; /* GRE 0/1; ERSPAN type 1/2/3; GTP and TZSP version */
-    uint8_t reserved[3];
+    uint8_t reserved;
+    uint16_t vlan;      /* of the ERSPAN header: where the frame was seen; not one of its tags */
     uint8_t src_ip[16]; /* IPv4 in the first four octets, the rest zero */
     uint8_t dst_ip[16];
 };

@@ -1,0 +1,1 @@
+"""The Otus agent: tasks, the daemon and the command line."""

@@ -1,0 +1,251 @@
+"""A task's configuration and the installed plugins become something that can be built.
+
+Each plugin's own section is validated into the type that its factory names.
+Complaints carry the key's path within the task, so that whoever loaded the task
+from a file can say the line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails
+
+from otus_agent.config.task import PluginSection, TaskConfig
+from otus_agent.registry import PluginRegistry
+from otus_sdk.errors import ConfigurationInvalid, OtusError
+from otus_sdk.factory import PluginFactory, PluginKind
+
+__all__ = ["ResolvedPlugin", "ResolvedTask", "TaskInvalid", "TaskProblem", "resolve_task"]
+
+KeyPath = tuple[str | int, ...]
+Inherit = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
+"""Lays a reporter's own section over what it inherits: (type, section) -> section."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProblem:
+    """One complaint.
+
+    Attributes:
+        path: Of the key within the task: ("reporters", 0, "config", "topic").
+        message: What is wrong, and what is allowed.
+    """
+
+    path: KeyPath
+    message: str
+
+    def __str__(self) -> str:
+        return f"{dotted(self.path)}: {self.message}"
+
+
+class TaskInvalid(ConfigurationInvalid):
+    """A task that can't be built; `problems` has all that is wrong with it."""
+
+    def __init__(self, task_id: str, problems: Sequence[TaskProblem]) -> None:
+        lines = [str(problem) for problem in problems]
+        super().__init__(
+            f"task {task_id}: " + "; ".join(lines), details={"task": task_id, "problems": lines}
+        )
+        self.problems = tuple(problems)
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedPlugin:
+    """A plugin with its validated configuration.
+
+    Attributes:
+        factory: Makes it.
+        config: An instance of `factory.config_type`.
+        name: What counters and logs call it; unique within its kind in the task.
+        path: Of its section within the task.
+    """
+
+    factory: PluginFactory
+    config: Any
+    name: str
+    path: KeyPath
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedTask:
+    """A task whose plugins are all there and whose sections all hold."""
+
+    config: TaskConfig
+    capturer: ResolvedPlugin
+    parsers: tuple[ResolvedPlugin, ...]
+    processors: tuple[ResolvedPlugin, ...]
+    reporters: tuple[ResolvedPlugin, ...]
+
+
+def resolve_task(
+    task: TaskConfig, registry: PluginRegistry, inherit: Inherit | None = None
+) -> ResolvedTask:
+    """Finds every plugin of a task and validates its section.
+
+    Args:
+        task: As loaded.
+        registry: The installed plugins.
+        inherit: What reporters inherit from the global configuration.
+
+    Raises:
+        PluginNotFound, PluginConflict, PluginInitFailed: A plugin is the only
+            thing that is wrong.
+        TaskInvalid: Anything else is wrong; all problems are listed.
+    """
+    return _Resolver(task, registry, inherit).resolve()
+
+
+class _Resolver:
+    """Collects problems over the whole task, so that one look shows all of them."""
+
+    def __init__(self, task: TaskConfig, registry: PluginRegistry, inherit: Inherit | None) -> None:
+        self._task = task
+        self._registry = registry
+        self._inherit = inherit
+        self._problems: list[TaskProblem] = []
+        self._errors: list[OtusError] = []
+
+    def resolve(self) -> ResolvedTask:
+        task = self._task
+        capturer = self._plugin(
+            PluginKind.CAPTURER, task.capture.type, task.capture.config, ("capture",), "type"
+        )
+        parsers = self._sections(PluginKind.PARSER, task.parsers, "parsers")
+        processors = self._sections(PluginKind.PROCESSOR, task.processors, "processors")
+        reporters = self._sections(PluginKind.REPORTER, task.reporters, "reporters")
+        if self._problems:
+            if len(self._problems) == len(self._errors) == 1:
+                raise self._errors[0]
+            raise TaskInvalid(task.id, self._problems)
+        assert capturer is not None  # noqa: S101 no problem was found
+        named = tuple(
+            dataclasses.replace(reporter, name=name)
+            for reporter, name in zip(reporters, task.reporter_names, strict=True)
+        )
+        return ResolvedTask(task, capturer, _numbered(parsers), _numbered(processors), named)
+
+    def _sections(
+        self, kind: PluginKind, sections: Sequence[PluginSection], key: str
+    ) -> list[ResolvedPlugin]:
+        found: list[ResolvedPlugin] = []
+        for index, section in enumerate(sections):
+            config: Mapping[str, Any] = section.config
+            if kind is PluginKind.REPORTER and self._inherit is not None:
+                config = self._inherit(section.type, config)
+            plugin = self._plugin(kind, section.type, config, (key, index, "config"), None)
+            if plugin is not None:
+                found.append(plugin)
+        return found
+
+    def _plugin(
+        self,
+        kind: PluginKind,
+        name: str,
+        section: Mapping[str, Any],
+        path: KeyPath,
+        type_key: str | None,
+    ) -> ResolvedPlugin | None:
+        type_path = (*path, type_key) if type_key else (*path[:-1], "type")
+        try:
+            factory = self._registry.get(kind, name)
+        except OtusError as error:
+            self._errors.append(error)
+            self._problems.append(TaskProblem(type_path, error.message))
+            return None
+        try:
+            config = validate_section(factory.config_type, section)
+        except ValidationError as error:
+            self._problems += [
+                TaskProblem((*path, *details["loc"]), explain(details, factory.config_type))
+                for details in error.errors(include_url=False)
+            ]
+            return None
+        except Exception as error:  # noqa: BLE001 a dataclass runs its own __post_init__
+            self._problems.append(TaskProblem(path, str(error) or type(error).__name__))
+            return None
+        return ResolvedPlugin(factory, config, name, path)
+
+
+def _numbered(plugins: Sequence[ResolvedPlugin]) -> tuple[ResolvedPlugin, ...]:
+    """Gives repeated names a number: filter, filter-2."""
+    seen: dict[str, int] = {}
+    numbered: list[ResolvedPlugin] = []
+    for plugin in plugins:
+        count = seen[plugin.name] = seen.get(plugin.name, 0) + 1
+        name = plugin.name if count == 1 else f"{plugin.name}-{count}"
+        numbered.append(dataclasses.replace(plugin, name=name))
+    return tuple(numbered)
+
+
+def validate_section(config_type: type, section: Mapping[str, Any]) -> Any:
+    """A plugin's section as an instance of its config type, unknown keys refused.
+
+    Raises:
+        ValidationError: It does not hold.
+    """
+    if issubclass(config_type, BaseModel):
+        unknown = [key for key in section if key not in known_keys(config_type)]
+        if unknown and config_type.model_config.get("extra") != "allow":
+            raise _unknown_keys(config_type, unknown, section)
+        return config_type.model_validate(dict(section))
+    unknown = [key for key in section if key not in known_keys(config_type)]
+    if unknown:
+        raise _unknown_keys(config_type, unknown, section)
+    return TypeAdapter(config_type).validate_python(dict(section))
+
+
+def _unknown_keys(
+    config_type: type, unknown: Sequence[str], section: Mapping[str, Any]
+) -> ValidationError:
+    return ValidationError.from_exception_data(
+        config_type.__name__,
+        [{"type": "extra_forbidden", "loc": (key,), "input": section[key]} for key in unknown],
+    )
+
+
+def known_keys(config_type: type) -> list[str]:
+    """The keys that a plugin's section may have."""
+    if issubclass(config_type, BaseModel):
+        keys: list[str] = []
+        for name, field in config_type.model_fields.items():
+            keys.append(name)
+            if isinstance(field.alias, str):
+                keys.append(field.alias)
+        return keys
+    if dataclasses.is_dataclass(config_type):
+        return [field.name for field in dataclasses.fields(config_type) if field.init]
+    return []
+
+
+def explain(details: ErrorDetails, config_type: type) -> str:
+    """What is wrong in the words that `otus validate` uses."""
+    match details["type"]:
+        case "extra_forbidden":
+            return "unknown key" + _nearest(str(details["loc"][-1]), known_keys(config_type))
+        case "missing":
+            return "missing, must be given"
+        case "value_error":
+            context = details.get("ctx") or {}
+            return str(context.get("error", details["msg"]))
+    text = details["msg"].replace("Input should be", "must be").replace("Input should", "must")
+    given = details["input"]
+    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
+    return text[:1].lower() + text[1:] + (shown if len(shown) < 80 else "")
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    if near:
+        return f", did you mean {near[0]!r}?"
+    return f", known are {', '.join(known)}" if known else ", this plugin has none"
+
+
+def dotted(path: KeyPath) -> str:
+    """A key path as text: reporters.0.config.topic."""
+    return ".".join(str(part) for part in path)

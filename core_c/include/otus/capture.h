@@ -11,11 +11,15 @@
 
 struct otus_capture;
 
+/* received = dropped + ignored + waiting + frames that otus_capture_next() gave. */
 struct otus_capture_stats {
-    uint64_t received;          /* frames that the kernel filter let pass (file: frames read) */
+    uint64_t received;          /* frames that the filter let pass (file: of the frames read) */
     uint64_t dropped;           /* of those, lost because the ring was full */
     uint64_t interface_dropped; /* lost before the socket, by NIC or driver; host-wide figure */
     uint64_t freezes;           /* times the ring was full */
+    uint64_t ignored;  /* second sightings of one frame: loopback on its way out, an upper device */
+    uint64_t waiting;  /* in the ring, not given out yet */
+    uint64_t removals; /* times the interface was removed and waited for */
 };
 
 /* One BPF instruction, laid out as the kernel's struct sock_filter. */
@@ -36,13 +40,14 @@ enum otus_fanout_mode {
 };
 
 struct otus_afpacket_config {
-    const char *interface; /* "any" captures on all */
-    uint32_t block_octets; /* power of two, multiple of the page size */
-    uint32_t num_blocks;
-    uint32_t retire_timeout_ms;
-    uint32_t snap_len;
+    const char *interface;      /* "any" captures on all */
+    uint32_t block_octets;      /* power of two, multiple of the page size; 0: 1 MiB */
+    uint32_t num_blocks;        /* 0: as many as make 32 MiB */
+    uint32_t retire_timeout_ms; /* a block with frames is handed over after this; 0: 10 */
+    uint32_t snap_len;          /* 0, or 65535 and more: whole frames, oversized ones included */
     bool promiscuous;
     bool hardware_timestamps;
+    bool wait_for_interface; /* when it is removed, wait for its return; else that is an error */
     enum otus_fanout_mode fanout_mode;
     uint16_t fanout_id; /* the same for the task's pipelines, unique on the host; 0: let the kernel
                            choose */
@@ -57,7 +62,7 @@ enum otus_file_timing {
 
 /* pcap (us, ns, both byte orders, modified) or pcapng, told apart by its magic. */
 struct otus_file_config {
-    int fd;                             /* regular file or pipe; the source owns it from here on */
+    int fd; /* regular file, pipe or socket; the source owns it from here on, also on failure */
     const struct otus_bpf_insn *filter; /* applied to each frame; NULL for none */
     uint32_t filter_len;
     enum otus_file_timing timing;
@@ -88,7 +93,9 @@ OTUS_MUST_CHECK enum otus_status otus_capture_open_memory(struct otus_capture **
 /* Gives up to max frames.
  *
  * Returns OTUS_OK with *out_num > 0; OTUS_E_AGAIN when none came within
- * timeout_ms (0: do not wait); OTUS_E_END after the last one; OTUS_E_SYSTEM or
+ * timeout_ms (0: do not wait; negative: wait for ever) or on an interrupt;
+ * OTUS_E_END after the last one, and then otus_capture_error() is "" or, where
+ * a file is cut off inside its last record, says so; OTUS_E_SYSTEM or
  * OTUS_E_MALFORMED when the source can give no more, with the reason in
  * otus_capture_error(). An interface that goes down is not an error: the
  * source waits for it to come back.

@@ -5,6 +5,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
+# Objects are kept: a second run compiles only what changed.
+.SECONDARY:
 MAKEFLAGS += --no-builtin-rules
 
 VENV ?= .venv
@@ -145,10 +147,10 @@ CT_PROGRAMS := $(TEST_SOURCES:core_c/tests/%.c=$(CT)/%)
 
 $(CT)/%.o: core_c/src/%.c
 	@mkdir -p $(@D)
-	gcc $(CT_FLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -c $< -o $@
 $(CT)/%: core_c/tests/%.c $(CT_OBJECTS)
 	@mkdir -p $(@D)
-	gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) -o $@
+	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) -o $@
 -include $(wildcard $(CT)/*.d)
 
 .PHONY: core-test
@@ -183,10 +185,10 @@ FZ_OBJECTS := $(SOURCES:core_c/src/%.c=$(FZ)/%.o)
 
 $(FZ)/%.o: core_c/src/%.c
 	@mkdir -p $(@D)
-	$(FZ_CC) $(FZ_FLAGS) $(FZ_OBJECT_FLAGS) -MMD -MP -c $< -o $@
+	@echo "  CC $<"; $(FZ_CC) $(FZ_FLAGS) $(FZ_OBJECT_FLAGS) -MMD -MP -c $< -o $@
 $(FZ)/%: core_c/fuzz/%.c $(FZ_MAIN) $(FZ_OBJECTS)
 	@mkdir -p $(@D)
-	$(FZ_CC) $(FZ_FLAGS) $(FZ_LINK_FLAGS) -MMD -MP -MF $@.d $< $(FZ_MAIN) $(FZ_OBJECTS) -o $@
+	@echo "  CC $<"; $(FZ_CC) $(FZ_FLAGS) $(FZ_LINK_FLAGS) -MMD -MP -MF $@.d $< $(FZ_MAIN) $(FZ_OBJECTS) -o $@
 -include $(wildcard $(FZ)/*.d)
 
 .PHONY: fuzz fuzz-build fuzz-smoke

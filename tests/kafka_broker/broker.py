@@ -120,8 +120,10 @@ class Broker:
                     for name in _LISTENERS[:-1]
                 ),
                 "controller.listener.names=CONTROLLER",
-                "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,"
-                "TLS:SSL,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                (
+                    "listener.security.protocol.map=PLAINTEXT:PLAINTEXT,SASL:SASL_PLAINTEXT,"
+                    "TLS:SSL,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT"
+                ),
                 "inter.broker.listener.name=PLAINTEXT",
                 f"{sasl}.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512",
                 f'{sasl}.plain.sasl.jaas.config={plain} user_{USER}="{PASSWORD}";',

@@ -21,7 +21,7 @@ enum otus_sdp_direction {
 };
 
 struct otus_sdp_codec {
-    struct otus_span encoding; /* "PCMU/8000", of rtpmap or RFC 3551's static table (then empty) */
+    struct otus_span encoding; /* "PCMU/8000" of rtpmap; empty: see otus_sdp_static_encoding() */
     uint8_t payload_type;
 };
 
@@ -33,7 +33,7 @@ struct otus_sdp_media {
     struct otus_span rtcp_address; /* of a=rtcp, empty: same as address */
     uint16_t port;
     uint16_t num_ports;
-    uint16_t rtcp_port; /* of a=rtcp or port + 1; equal to port with rtcp-mux */
+    uint16_t rtcp_port; /* of a=rtcp or port + 1; equal to port with rtcp-mux; 0: none */
     uint8_t direction;  /* enum otus_sdp_direction */
     bool rtcp_mux;
     uint16_t first_codec; /* index into codecs */
@@ -60,5 +60,9 @@ struct otus_sdp {
 /* Parses the body that lies at body within octets; spans are relative to octets. */
 OTUS_MUST_CHECK enum otus_status otus_sdp_parse(struct otus_sdp *out_sdp, const uint8_t *octets,
                                                 struct otus_span body);
+
+/* RFC 3551 section 6: "PCMU/8000" for a payload type that needs no rtpmap; NULL for
+ * the others. Static storage. */
+const char *otus_sdp_static_encoding(uint8_t payload_type);
 
 #endif

@@ -13,13 +13,11 @@
 
 /* Methods with an id; any other token is OTUS_SIP_METHOD_OTHER.
  * RFC 3261, 3262, 3265/6665, 3311, 3428, 3515, 3903, 6086. */
-#define OTUS_SIP_METHODS(X)                                                                        \
-    X(INVITE)                                                                                      \
-    X(ACK)                                                                                         \
-    X(BYE)                                                                                         \
-    X(CANCEL)                                                                                      \
-    X(OPTIONS)                                                                                     \
-    X(REGISTER) X(PRACK) X(SUBSCRIBE) X(NOTIFY) X(PUBLISH) X(INFO) X(REFER) X(MESSAGE) X(UPDATE)
+/* clang-format off */
+#define OTUS_SIP_METHODS(X) \
+    X(INVITE) X(ACK) X(BYE) X(CANCEL) X(OPTIONS) X(REGISTER) X(PRACK) \
+    X(SUBSCRIBE) X(NOTIFY) X(PUBLISH) X(INFO) X(REFER) X(MESSAGE) X(UPDATE)
+/* clang-format on */
 
 enum otus_sip_method {
     OTUS_SIP_METHOD_OTHER = 0,
@@ -59,7 +57,21 @@ enum otus_sip_method {
     X(REQUEST_DISPOSITION, "Request-Disposition", 'd')                                             \
     X(IDENTITY, "Identity", 'y')                                                                   \
     X(EXPIRES, "Expires", 0)                                                                       \
-    X(WARNING, "Warning", 0)
+    X(WARNING, "Warning", 0)                                                                       \
+    X(DATE, "Date", 0)                                                                             \
+    X(RETRY_AFTER, "Retry-After", 0)                                                               \
+    X(MIN_EXPIRES, "Min-Expires", 0)                                                               \
+    X(IDENTITY_INFO, "Identity-Info", 'n')                                                         \
+    X(ALLOW, "Allow", 0)                                                                           \
+    X(REQUIRE, "Require", 0)                                                                       \
+    X(PROXY_REQUIRE, "Proxy-Require", 0)                                                           \
+    X(ACCEPT, "Accept", 0)                                                                         \
+    X(AUTHORIZATION, "Authorization", 0)                                                           \
+    X(WWW_AUTHENTICATE, "WWW-Authenticate", 0)                                                     \
+    X(RSEQ, "RSeq", 0)                                                                             \
+    X(RACK, "RAck", 0)                                                                             \
+    X(DIVERSION, "Diversion", 0)                                                                   \
+    X(CONTENT_DISPOSITION, "Content-Disposition", 0)
 
 enum otus_sip_header_id {
     OTUS_SIP_HEADER_OTHER = 0,
@@ -83,7 +95,7 @@ enum otus_sip_header_id {
     X(MISSING_TO, "missing_to", "no To")                                                           \
     X(MISSING_CALL_ID, "missing_call_id", "no Call-ID")                                            \
     X(MISSING_CSEQ, "missing_cseq", "no CSeq")                                                     \
-    X(DUPLICATE_HEADER, "duplicate_header", "From, To, Call-ID, CSeq or Content-Length repeated")  \
+    X(DUPLICATE_HEADER, "duplicate_header", "a header field that may stand once is repeated")      \
     X(BAD_VIA, "bad_via", "Via can't be read")                                                     \
     X(BAD_FROM, "bad_from", "From can't be read as an address")                                    \
     X(BAD_TO, "bad_to", "To can't be read as an address")                                          \
@@ -98,7 +110,18 @@ enum otus_sip_header_id {
     X(BAD_SDP, "bad_sdp", "SDP lines that can't be read")                                          \
     X(TOO_MANY_HEADERS, "too_many_headers", "header fields beyond the parser's memory")            \
     X(TRUNCATED, "truncated", "captured short")                                                    \
-    X(CONTROL_OCTETS, "control_octets", "NUL or control octets in the header")
+    X(CONTROL_OCTETS, "control_octets", "NUL or control octets, or a lone CR, in the header")      \
+    X(BAD_CALL_ID, "bad_call_id", "Call-ID is empty or holds white space")                         \
+    X(BAD_BRANCH, "bad_branch", "topmost Via branch is the magic cookie and nothing more")         \
+    X(BAD_MAX_FORWARDS, "bad_max_forwards", "Max-Forwards is no number from 0 to 255")             \
+    X(BAD_EXPIRES, "bad_expires", "Expires or Min-Expires is no number below 2^32")                \
+    X(BAD_DATE, "bad_date", "Date is no RFC 1123 date in GMT")                                     \
+    X(BAD_WARNING, "bad_warning", "Warning has no three-digit code")                               \
+    X(BAD_RETRY_AFTER, "bad_retry_after", "Retry-After is no number below 2^32")                   \
+    X(BAD_CONTENT_TYPE, "bad_content_type", "Content-Type is no type/subtype")                     \
+    X(MISSING_CONTENT_TYPE, "missing_content_type", "a body without Content-Type")                 \
+    X(MISSING_MAX_FORWARDS, "missing_max_forwards", "a request without Max-Forwards")              \
+    X(BAD_MULTIPART, "bad_multipart", "multipart body without boundary or without its end")
 
 enum otus_sip_anomaly {
 #define OTUS_SIP_ANOMALY_ENUM(id, name, meaning) OTUS_SIP_ANOMALY_##id,
@@ -179,7 +202,8 @@ enum otus_sip_parse_flag {
 /* Parses one message.
  *
  * Returns OTUS_OK with *out_message filled, defects named in anomalies;
- * OTUS_E_MALFORMED where there is no start line to speak of.
+ * OTUS_E_MALFORMED where there is no start line to speak of: *out_message then
+ * holds nothing to rely on.
  *
  * Lifetime: out_message borrows octets and the parser's arrays until the next
  * call on the parser. */
@@ -189,6 +213,7 @@ OTUS_MUST_CHECK enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
                                                 uint32_t flags);
 
 const char *otus_sip_header_name(uint32_t id);  /* canonical long form; NULL for OTHER */
+char otus_sip_header_compact(uint32_t id);      /* lower-case compact form, 0 where none */
 const char *otus_sip_anomaly_name(uint32_t id); /* NULL beyond the last */
 const char *otus_sip_anomaly_meaning(uint32_t id);
 

@@ -1,0 +1,34 @@
+/* What a SIP message says to the rest of the pipeline: labels and media endpoints. */
+#ifndef OTUS_SIP_LABELS_H
+#define OTUS_SIP_LABELS_H
+
+#include "otus/arena.h"
+#include "otus/counters.h"
+#include "otus/flow.h"
+#include "otus/labels.h"
+#include "otus/sip.h"
+
+/* Puts the labels `sip.*` of SPEC section 2 that the message has; clears nothing.
+ *
+ * transport: "UDP", "TCP", "WS", ... ; static storage or longer-lived than the set.
+ * Lifetime: values point into the message, numbers and unfolded values into the
+ * arena (a value that finds no room there is left as it stands, folds included). */
+void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice transport,
+                     struct otus_label_set *out_labels, struct otus_arena *arena);
+
+/* Replaces each line fold and the white space around it by one space (RFC 3261 7.3.1). */
+struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice value);
+
+/* The value of the first field of this name, whichever case, compact and long forms
+ * alike; false where the message has none. Folds inside remain. */
+OTUS_MUST_CHECK bool otus_sip_find_header(const struct otus_sip_message *message, const char *name,
+                                          size_t name_len, struct otus_slice *out_value);
+
+/* Tells the registry of the media endpoints that the message's SDP names, under its
+ * Call-ID, and removes the call's when the dialog ends: on the final response to BYE
+ * and on a failure response to the INVITE that opens it. counters may be NULL. */
+void otus_sip_register_media(struct otus_flow_registry *registry,
+                             const struct otus_sip_message *message, uint64_t now_ns,
+                             struct otus_counters *counters);
+
+#endif

@@ -1,0 +1,86 @@
+/* Line ends of a message, found a window at a time by the first of two passes:
+ * vectors make bit masks of the structural octets, the parsers then walk from
+ * line to line without looking at the octets between. */
+#ifndef OTUS_LINES_H
+#define OTUS_LINES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "otus/cursor.h"
+
+enum {
+    OTUS_LINES_WINDOW = 1024, /* octets scanned at a time: most messages in one go */
+    OTUS_LINES_BLOCK = 64,
+    OTUS_LINES_SLACK = 8, /* entries that the scan may scribble behind the last */
+};
+
+struct otus_lines;
+
+/* Marks the LFs of octets[scanned, scanned + WINDOW) and notes control octets. */
+typedef void (*otus_lines_scan)(struct otus_lines *lines);
+
+struct otus_lines {
+    const uint8_t *octets; /* borrowed */
+    uint32_t len;
+    uint32_t scanned;       /* octets seen by the scan so far */
+    uint32_t start;         /* of the line that otus_lines_next() gives next */
+    uint32_t next;          /* index into lf */
+    uint32_t num;           /* entries of lf */
+    uint32_t first_control; /* offset of a control octet not HT, not in CRLF; UINT32_MAX if none */
+    otus_lines_scan scan;
+    uint32_t lf[OTUS_LINES_WINDOW + OTUS_LINES_SLACK];
+};
+
+struct otus_line {
+    uint32_t start;
+    uint32_t end; /* without the line end */
+    bool has_lf;  /* false: the buffer ended first */
+    bool has_cr;  /* the line end was CRLF */
+};
+
+/* The fastest scan that this machine runs; all give the same result. */
+otus_lines_scan otus_lines_best_scan(void);
+void otus_lines_scan_portable(struct otus_lines *lines);
+
+static inline void otus_lines_init(struct otus_lines *lines, const uint8_t *octets, uint32_t len,
+                                   uint32_t start, otus_lines_scan scan)
+{
+    lines->octets = octets;
+    lines->len = len;
+    lines->scanned = start;
+    lines->start = start;
+    lines->next = 0;
+    lines->num = 0;
+    lines->first_control = UINT32_MAX;
+    lines->scan = scan;
+}
+
+/* False at the buffer's end. A last line without LF is given once, if it has octets. */
+static inline bool otus_lines_next(struct otus_lines *lines, struct otus_line *out_line)
+{
+    while (OTUS_UNLIKELY(lines->next == lines->num)) {
+        if (lines->scanned >= lines->len) {
+            if (lines->start >= lines->len)
+                return false;
+            *out_line = (struct otus_line){lines->start, lines->len, false, false};
+            lines->start = lines->len;
+            return true;
+        }
+        lines->scan(lines);
+    }
+    uint32_t lf = lines->lf[lines->next++];
+    bool has_cr = lf > lines->start && lines->octets[lf - 1] == '\r';
+    *out_line = (struct otus_line){lines->start, has_cr ? lf - 1 : lf, true, has_cr};
+    lines->start = lf + 1;
+    return true;
+}
+
+/* Whether the line that comes next continues the last one (RFC 3261 7.3.1). */
+static inline bool otus_lines_folds(const struct otus_lines *lines)
+{
+    return lines->start < lines->len &&
+           (lines->octets[lines->start] == ' ' || lines->octets[lines->start] == '\t');
+}
+
+#endif

@@ -1,0 +1,336 @@
+/* Session descriptions: RFC 8866, with RFC 3605 (a=rtcp), RFC 5761 (rtcp-mux),
+ * RFC 9143 (BUNDLE) and RFC 8839 (ICE candidates). */
+#include "otus/sdp.h"
+
+#include <stddef.h>
+
+#include "lines.h"
+#include "octet_search.h"
+#include "sip_internal.h"
+
+/* The description in hand. A value is one line without its type and '='. */
+struct sdp_reader {
+    struct otus_sdp *sdp;
+    struct otus_sip_text text;
+    struct otus_sdp_media *media; /* NULL at session level */
+    uint8_t direction;            /* the session's, for media that say nothing */
+    bool rtcp_mux;                /* likewise */
+};
+
+const char *otus_sdp_static_encoding(uint8_t payload_type)
+{
+    static const char *const names[35] = {
+        [0] = "PCMU/8000",    [3] = "GSM/8000",    [4] = "G723/8000",   [5] = "DVI4/8000",
+        [6] = "DVI4/16000",   [7] = "LPC/8000",    [8] = "PCMA/8000",   [9] = "G722/8000",
+        [10] = "L16/44100/2", [11] = "L16/44100",  [12] = "QCELP/8000", [13] = "CN/8000",
+        [14] = "MPA/90000",   [15] = "G728/8000",  [16] = "DVI4/11025", [17] = "DVI4/22050",
+        [18] = "G729/8000",   [25] = "CelB/90000", [26] = "JPEG/90000", [28] = "nv/90000",
+        [31] = "H261/90000",  [32] = "MPV/90000",  [33] = "MP2T/90000", [34] = "H263/90000",
+    };
+    return payload_type < 35 ? names[payload_type] : NULL;
+}
+
+/* The next word of the value and the single space behind it. */
+static struct otus_span take_word(const struct sdp_reader *reader, struct otus_span *value)
+{
+    uint32_t end = value->off + value->len;
+    uint32_t stop = otus_find(reader->text.octets, reader->text.len, value->off, end, ' ');
+    struct otus_span word = {value->off, stop - value->off};
+    uint32_t next = stop;
+    while (next < end && reader->text.octets[next] == ' ')
+        next++;
+    *value = (struct otus_span){next, end - next};
+    return word;
+}
+
+static bool equals(const struct sdp_reader *reader, struct otus_span span, const char *text,
+                   uint32_t len)
+{
+    return span.len == len && memcmp(reader->text.octets + span.off, text, len) == 0;
+}
+
+static bool starts_with(const struct sdp_reader *reader, struct otus_span span, const char *text,
+                        uint32_t len)
+{
+    return span.len >= len && memcmp(reader->text.octets + span.off, text, len) == 0;
+}
+
+static struct otus_span behind(struct otus_span span, uint32_t len)
+{
+    return (struct otus_span){span.off + len, span.len - len};
+}
+
+/* RFC 8866 5.7: c=<nettype> <addrtype> <connection-address>[/ttl][/number]; only IN is known. */
+static bool read_address(const struct sdp_reader *reader, struct otus_span *out_address,
+                         struct otus_span value)
+{
+    struct otus_span net_type = take_word(reader, &value);
+    struct otus_span addr_type = take_word(reader, &value);
+    struct otus_span address = take_word(reader, &value);
+    if (net_type.len == 0 || addr_type.len == 0 || address.len == 0)
+        return false;
+    uint32_t end = address.off + address.len;
+    uint32_t slash = otus_find(reader->text.octets, reader->text.len, address.off, end, '/');
+    *out_address = (struct otus_span){address.off, slash - address.off};
+    return true;
+}
+
+static bool read_port(const struct sdp_reader *reader, uint16_t *out_port, struct otus_span digits)
+{
+    uint64_t number;
+    if (!otus_sip_parse_number(&number, reader->text, digits, UINT16_MAX))
+        return false;
+    *out_port = (uint16_t)number;
+    return true;
+}
+
+static void add_codec(struct sdp_reader *reader, uint8_t payload_type)
+{
+    struct otus_sdp *sdp = reader->sdp;
+    if (sdp->num_codecs == OTUS_SDP_MAX_CODECS) {
+        sdp->truncated = true;
+        return;
+    }
+    sdp->codecs[sdp->num_codecs] = (struct otus_sdp_codec){{0, 0}, payload_type};
+    sdp->num_codecs++;
+    reader->media->num_codecs++;
+}
+
+/* Formats are payload types where the protocol is an RTP profile, names elsewhere. */
+static bool read_formats(struct sdp_reader *reader, struct otus_span value)
+{
+    bool good = value.len != 0;
+    while (value.len != 0) {
+        struct otus_span word = take_word(reader, &value);
+        uint64_t number;
+        if (otus_sip_parse_number(&number, reader->text, word, 127))
+            add_codec(reader, (uint8_t)number);
+        else if (word.len != 0 && otus_is_digit(reader->text.octets[word.off]))
+            good = false;
+    }
+    return good;
+}
+
+/* RFC 8866 5.14: m=<media> <port>[/<number of ports>] <proto> <fmt> ... */
+static bool read_media(struct sdp_reader *reader, struct otus_span value)
+{
+    struct otus_sdp *sdp = reader->sdp;
+    if (sdp->num_media == OTUS_SDP_MAX_MEDIA) {
+        sdp->truncated = true;
+        reader->media = NULL; /* its attributes belong to nobody: see read_line() */
+        return true;
+    }
+    struct otus_sdp_media *media = &sdp->media[sdp->num_media++];
+    *media = (struct otus_sdp_media){
+        .address = sdp->address,
+        .num_ports = 1,
+        .direction = reader->direction,
+        .rtcp_mux = reader->rtcp_mux,
+        .first_codec = (uint16_t)sdp->num_codecs,
+        .first_candidate = (uint16_t)sdp->num_candidates,
+    };
+    reader->media = media;
+    media->media = take_word(reader, &value);
+    struct otus_span port = take_word(reader, &value);
+    media->protocol = take_word(reader, &value);
+
+    uint32_t end = port.off + port.len;
+    uint32_t slash = otus_find(reader->text.octets, reader->text.len, port.off, end, '/');
+    bool good = read_port(reader, &media->port, (struct otus_span){port.off, slash - port.off});
+    if (slash < end)
+        good =
+            read_port(reader, &media->num_ports, (struct otus_span){slash + 1, end - slash - 1}) &&
+            media->num_ports != 0 && good;
+    media->rtcp_port =
+        media->port != 0 && media->port != UINT16_MAX ? (uint16_t)(media->port + 1) : 0;
+    return read_formats(reader, value) && media->protocol.len != 0 && good;
+}
+
+/* RFC 8866 6.6: a=rtpmap:<payload type> <encoding name>/<clock rate>[/<parameters>] */
+static bool read_rtpmap(struct sdp_reader *reader, struct otus_span value)
+{
+    struct otus_span digits = take_word(reader, &value);
+    uint64_t payload_type;
+    if (!otus_sip_parse_number(&payload_type, reader->text, digits, 127) || value.len == 0)
+        return false;
+    if (reader->media == NULL)
+        return true;
+    struct otus_sdp_codec *codecs = reader->sdp->codecs + reader->media->first_codec;
+    for (uint32_t i = 0; i < reader->media->num_codecs; i++) {
+        if (codecs[i].payload_type == payload_type && codecs[i].encoding.len == 0) {
+            codecs[i].encoding = take_word(reader, &value);
+            break;
+        }
+    }
+    return true;
+}
+
+/* RFC 3605 2.1: a=rtcp:<port> [nettype addrtype connection-address] */
+static bool read_rtcp(struct sdp_reader *reader, struct otus_span value)
+{
+    struct otus_span digits = take_word(reader, &value);
+    uint16_t port;
+    if (!read_port(reader, &port, digits))
+        return false;
+    if (reader->media == NULL)
+        return true;
+    reader->media->rtcp_port = port;
+    return value.len == 0 || read_address(reader, &reader->media->rtcp_address, value);
+}
+
+static void add_candidate(struct sdp_reader *reader, struct otus_span value)
+{
+    struct otus_sdp *sdp = reader->sdp;
+    if (sdp->num_candidates == OTUS_SDP_MAX_CANDIDATES) {
+        sdp->truncated = true;
+        return;
+    }
+    sdp->candidates[sdp->num_candidates++] = value;
+    reader->media->num_candidates++;
+}
+
+static void set_direction(struct sdp_reader *reader, enum otus_sdp_direction direction)
+{
+    if (reader->media != NULL)
+        reader->media->direction = (uint8_t)direction;
+    else
+        reader->direction = (uint8_t)direction;
+}
+
+static bool read_r_attribute(struct sdp_reader *reader, struct otus_span value)
+{
+    if (starts_with(reader, value, "rtpmap:", 7))
+        return read_rtpmap(reader, behind(value, 7));
+    if (starts_with(reader, value, "rtcp:", 5))
+        return read_rtcp(reader, behind(value, 5));
+    if (equals(reader, value, "rtcp-mux", 8)) {
+        if (reader->media != NULL)
+            reader->media->rtcp_mux = true;
+        else
+            reader->rtcp_mux = true;
+    } else if (equals(reader, value, "recvonly", 8)) {
+        set_direction(reader, OTUS_SDP_RECVONLY);
+    }
+    return true;
+}
+
+/* The attributes that say where media flow; all others are left alone. */
+static bool read_attribute(struct sdp_reader *reader, struct otus_span value)
+{
+    if (value.len == 0)
+        return false;
+    switch (reader->text.octets[value.off]) {
+    case 'r':
+        return read_r_attribute(reader, value);
+    case 's':
+        if (equals(reader, value, "sendrecv", 8))
+            set_direction(reader, OTUS_SDP_SENDRECV);
+        else if (equals(reader, value, "sendonly", 8))
+            set_direction(reader, OTUS_SDP_SENDONLY);
+        break;
+    case 'i':
+        if (equals(reader, value, "inactive", 8))
+            set_direction(reader, OTUS_SDP_INACTIVE);
+        break;
+    case 'm':
+        if (starts_with(reader, value, "mid:", 4) && reader->media != NULL)
+            reader->media->mid = behind(value, 4);
+        break;
+    case 'c':
+        if (starts_with(reader, value, "candidate:", 10) && reader->media != NULL)
+            add_candidate(reader, behind(value, 10));
+        break;
+    case 'g':
+        if (starts_with(reader, value, "group:BUNDLE ", 13) && reader->sdp->bundle.len == 0)
+            reader->sdp->bundle = behind(value, 13);
+        break;
+    default:
+        break;
+    }
+    return true;
+}
+
+/* One line that is not empty; false where it can't be read. */
+static bool read_line(struct sdp_reader *reader, struct otus_span line)
+{
+    const uint8_t *octets = reader->text.octets;
+    /* RFC 8866 5: <type>=<value>, type one case-significant character, no white space. */
+    if (line.len < 2 || octets[line.off + 1] != '=')
+        return false;
+    struct otus_span value = behind(line, 2);
+    switch (octets[line.off]) {
+    case 'o':
+        reader->sdp->origin = value;
+        return true;
+    case 's':
+        reader->sdp->session_name = value;
+        return true;
+    case 'c':
+        if (reader->media == NULL && reader->sdp->num_media != 0)
+            return true; /* of a media section that found no room */
+        return read_address(
+            reader, reader->media != NULL ? &reader->media->address : &reader->sdp->address, value);
+    case 'm':
+        return read_media(reader, value);
+    case 'a':
+        return read_attribute(reader, value);
+    default:
+        return octets[line.off] >= 'a' && octets[line.off] <= 'z';
+    }
+}
+
+/* RFC 5761 5.1.1: with rtcp-mux, RTCP comes to the port of RTP. */
+static void finish(struct sdp_reader *reader)
+{
+    struct otus_sdp *sdp = reader->sdp;
+    for (uint32_t i = 0; i < sdp->num_media; i++) {
+        struct otus_sdp_media *media = &sdp->media[i];
+        if (media->rtcp_mux)
+            media->rtcp_port = media->port;
+        if (media->address.len == 0 && media->port != 0)
+            sdp->bad = true; /* RFC 8866 5.7: a c= for each media or for the session */
+    }
+}
+
+static void sdp_clear(struct otus_sdp *sdp)
+{
+    memset(sdp, 0, offsetof(struct otus_sdp, media));
+}
+
+void otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_lines *lines, struct otus_span body)
+{
+    uint32_t end = body.off + body.len;
+    struct sdp_reader reader = {
+        .sdp = out_sdp,
+        .text = {lines->octets, lines->len},
+        .direction = OTUS_SDP_SENDRECV,
+    };
+    sdp_clear(out_sdp);
+    struct otus_line line;
+    bool is_first = true;
+    bool was_empty = false;
+    while (lines->start < end && otus_lines_next(lines, &line)) {
+        uint32_t line_end = line.end < end ? line.end : end;
+        if (line.start == line_end) {
+            was_empty = true; /* at the end it is harmless, and senders add it */
+            continue;
+        }
+        struct otus_span span = {line.start, line_end - line.start};
+        bool good = read_line(&reader, span) && !was_empty;
+        if (is_first)
+            good = good && lines->octets[line.start] == 'v'; /* RFC 8866 5.1: v= comes first */
+        out_sdp->bad = out_sdp->bad || !good;
+        is_first = false;
+    }
+    finish(&reader);
+}
+
+enum otus_status otus_sdp_parse(struct otus_sdp *out_sdp, const uint8_t *octets,
+                                struct otus_span body)
+{
+    struct otus_lines lines;
+    otus_lines_init(&lines, octets, body.off + body.len, body.off, otus_lines_best_scan());
+    otus_sdp_parse_lines(out_sdp, &lines, body);
+    return out_sdp->num_media != 0 || out_sdp->origin.len != 0 || !out_sdp->bad ? OTUS_OK
+                                                                                : OTUS_E_MALFORMED;
+}

@@ -1,0 +1,204 @@
+/* One message: start line, header fields in order, what is missing. RFC 3261 7. */
+#include <stdlib.h>
+
+#include "sip_internal.h"
+
+enum otus_status otus_sip_parser_new(struct otus_sip_parser **out_parser)
+{
+    struct otus_sip_parser *parser = calloc(1, sizeof *parser);
+    if (parser == NULL)
+        return OTUS_E_NOMEM;
+    parser->max_headers = OTUS_SIP_MAX_HEADERS;
+    parser->headers = calloc(parser->max_headers, sizeof *parser->headers);
+    if (parser->headers == NULL) {
+        free(parser);
+        return OTUS_E_NOMEM;
+    }
+    parser->scan = otus_lines_best_scan();
+    otus_sip_names_init(&parser->names);
+    *out_parser = parser;
+    return OTUS_OK;
+}
+
+void otus_sip_parser_free(struct otus_sip_parser *parser)
+{
+    if (parser == NULL)
+        return;
+    free(parser->headers);
+    free(parser);
+}
+
+/* The colon that ends the name of the header line at from. */
+static inline uint32_t find_colon(struct otus_sip_text text, uint32_t from, uint32_t to)
+{
+    return otus_find(text.octets, text.len, from, to, ':');
+}
+
+/* Appends the field and links it to the one before of its id. */
+static struct otus_sip_header *append_header(struct otus_sip_parser *parser,
+                                             struct otus_sip_message *message, uint32_t id)
+{
+    uint32_t index = message->num_headers;
+    if (OTUS_UNLIKELY(index == parser->max_headers)) {
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_TOO_MANY_HEADERS);
+        return NULL;
+    }
+    message->num_headers = index + 1;
+    if (message->first[id] == 0)
+        message->first[id] = index + 1;
+    else
+        parser->headers[parser->last[id]].next = index;
+    parser->last[id] = index;
+    return &parser->headers[index];
+}
+
+/* RFC 3261 7.3.1: field-name *( SP / HTAB ) ":" field-value. */
+static void take_header_line(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                             struct otus_sip_text text, struct otus_span line, bool folded)
+{
+    uint32_t end = line.off + line.len;
+    uint32_t colon = find_colon(text, line.off, end);
+    uint32_t name_end = otus_trim_space(text.octets, line.off, colon);
+    if (OTUS_UNLIKELY(colon == end || name_end == line.off)) {
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_HEADER_LINE);
+        return;
+    }
+    uint32_t name_len = name_end - line.off;
+    uint32_t id = otus_sip_name_id(&parser->names, text, line.off, name_len);
+    if (id == OTUS_SIP_HEADER_OTHER && !otus_sip_is_token(text, line.off, name_end))
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_HEADER_LINE);
+
+    bool is_first = message->first[id] == 0;
+    struct otus_sip_header *header = append_header(parser, message, id);
+    if (OTUS_UNLIKELY(header == NULL))
+        return;
+    uint32_t value = otus_skip_space(text.octets, colon + 1, end);
+    uint32_t value_end = otus_trim_space(text.octets, value, end);
+    header->name = (struct otus_span){line.off, name_len};
+    header->value = (struct otus_span){value, value_end - value};
+    header->id = (uint16_t)id;
+    header->next = 0;
+    header->folded =
+        folded && otus_find(text.octets, text.len, value, value_end, '\n') != value_end;
+    otus_sip_take_field(message, text, header, is_first);
+}
+
+/* A line end that is no CRLF. */
+static void note_bare_lf(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                         const struct otus_line *line)
+{
+    otus_sip_flag(message, OTUS_SIP_ANOMALY_BARE_LF);
+    if (line->end > line->start) { /* the scan takes what stands before an LF for its CR */
+        uint8_t octet = parser->lines.octets[line->end - 1];
+        if (octet < 0x20 && octet != '\t' && line->end - 1 < parser->lines.first_control)
+            parser->lines.first_control = line->end - 1;
+    }
+}
+
+/* Reads the header fields; returns the offset behind the empty line, or the
+ * message's end where there is none. */
+static uint32_t take_headers(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                             struct otus_sip_text text)
+{
+    struct otus_lines *lines = &parser->lines;
+    struct otus_line line;
+    while (otus_lines_next(lines, &line)) {
+        if (OTUS_UNLIKELY(!line.has_cr && line.has_lf))
+            note_bare_lf(parser, message, &line);
+        if (line.start == line.end && line.has_lf)
+            return lines->start;
+        bool folded = false;
+        while (OTUS_UNLIKELY(otus_lines_folds(lines))) {
+            struct otus_line more;
+            if (!otus_lines_next(lines, &more))
+                break;
+            if (!more.has_cr && more.has_lf)
+                note_bare_lf(parser, message, &more);
+            line.end = more.end;
+            folded = true;
+        }
+        struct otus_span span = {line.start, line.end - line.start};
+        take_header_line(parser, message, text, span, folded);
+    }
+    otus_sip_flag(message, OTUS_SIP_ANOMALY_NO_HEADER_END);
+    return text.len;
+}
+
+/* RFC 3261 8.1.1: To, From, CSeq, Call-ID, Max-Forwards and Via are mandatory in requests;
+ * 8.2.6.2: the same without Max-Forwards in responses. */
+static void check_mandatory(struct otus_sip_message *message)
+{
+    static const struct {
+        uint8_t id;
+        uint8_t anomaly;
+    } mandatory[] = {
+        {OTUS_SIP_HEADER_VIA, OTUS_SIP_ANOMALY_MISSING_VIA},
+        {OTUS_SIP_HEADER_FROM, OTUS_SIP_ANOMALY_MISSING_FROM},
+        {OTUS_SIP_HEADER_TO, OTUS_SIP_ANOMALY_MISSING_TO},
+        {OTUS_SIP_HEADER_CALL_ID, OTUS_SIP_ANOMALY_MISSING_CALL_ID},
+        {OTUS_SIP_HEADER_CSEQ, OTUS_SIP_ANOMALY_MISSING_CSEQ},
+    };
+    for (uint32_t i = 0; i < sizeof mandatory / sizeof mandatory[0]; i++)
+        if (OTUS_UNLIKELY(message->first[mandatory[i].id] == 0))
+            otus_sip_flag(message, (enum otus_sip_anomaly)mandatory[i].anomaly);
+    if (message->is_request && message->first[OTUS_SIP_HEADER_MAX_FORWARDS] == 0)
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_MISSING_MAX_FORWARDS);
+}
+
+/* RFC 3261 8.1.1.5: the method part of CSeq MUST match that of the request. */
+static void check_method(struct otus_sip_message *message, struct otus_sip_text text)
+{
+    struct otus_span cseq = message->cseq_method;
+    if (!message->is_request) {
+        message->method_id = otus_sip_method_id(text, cseq);
+        return;
+    }
+    if (cseq.len != 0 &&
+        (cseq.len != message->method.len ||
+         memcmp(text.octets + cseq.off, text.octets + message->method.off, cseq.len) != 0))
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_CSEQ_METHOD_MISMATCH);
+}
+
+/* The first line that is not empty. RFC 3261 7.5 wants CRLFs before a message skipped on
+ * streams, where the framer has done so; in a datagram they are out of place. */
+static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                            struct otus_sip_text text)
+{
+    struct otus_line line;
+    do {
+        if (!otus_lines_next(&parser->lines, &line))
+            return false;
+    } while (line.start == line.end);
+    struct otus_span span = {line.start, line.end - line.start};
+    if (!otus_sip_parse_start_line(message, text, span))
+        return false;
+    if (line.start != 0)
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
+    if (!line.has_cr && line.has_lf)
+        note_bare_lf(parser, message, &line);
+    return true;
+}
+
+enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
+                                struct otus_sip_message *out_message, const uint8_t *octets,
+                                uint32_t len, uint32_t flags)
+{
+    struct otus_sip_text text = {octets, len};
+    memset(out_message, 0, sizeof *out_message);
+    otus_lines_init(&parser->lines, octets, len, 0, parser->scan);
+    if (!take_start_line(parser, out_message, text))
+        return OTUS_E_MALFORMED;
+    out_message->octets = octets;
+    out_message->content_length = -1;
+    out_message->headers = parser->headers;
+
+    uint32_t body = take_headers(parser, out_message, text);
+    if (OTUS_UNLIKELY(parser->lines.first_control < body))
+        otus_sip_flag(out_message, OTUS_SIP_ANOMALY_CONTROL_OCTETS);
+    if (flags & OTUS_SIP_TRUNCATED)
+        otus_sip_flag(out_message, OTUS_SIP_ANOMALY_TRUNCATED);
+    check_mandatory(out_message);
+    check_method(out_message, text);
+    otus_sip_take_body(parser, out_message, body, flags);
+    return OTUS_OK;
+}

@@ -1,0 +1,200 @@
+/* Start lines: RFC 3261 7.1 and 7.2, and whether octets begin with one. */
+#include "sip_internal.h"
+
+enum {
+    MAX_METHOD_OCTETS = 256,      /* a longer token is no method */
+    MAX_LEADING_LINE_ENDS = 16,   /* octets of CRLF that may stand before a message */
+    MAX_START_LINE_OCTETS = 65536 /* how far can_handle() looks for the line's end */
+};
+
+static const char version_text[] = "sip/2.0";
+
+static inline bool starts_version(const uint8_t *at, uint32_t left)
+{
+    return left > 4 && otus_lower(at[0]) == 's' && otus_lower(at[1]) == 'i' &&
+           otus_lower(at[2]) == 'p' && at[3] == '/' && otus_is_digit(at[4]);
+}
+
+/* "sip:", "sips:" or "tel:": what only a request that means SIP carries. */
+static inline bool starts_sip_uri(const uint8_t *at, uint32_t left)
+{
+    if (left < 5)
+        return false;
+    if (otus_equals_nocase(at, 3, "sip", 3))
+        return at[3] == ':' || (otus_lower(at[3]) == 's' && at[4] == ':');
+    return otus_equals_nocase(at, 4, "tel:", 4);
+}
+
+static inline bool is_blank(uint8_t octet)
+{
+    return octet == ' ' || octet == '\t';
+}
+
+static uint32_t skip_blank(const uint8_t *octets, uint32_t from, uint32_t to)
+{
+    while (from < to && is_blank(octets[from]))
+        from++;
+    return from;
+}
+
+static uint32_t trim_blank(const uint8_t *octets, uint32_t from, uint32_t to)
+{
+    while (to > from && is_blank(octets[to - 1]))
+        to--;
+    return to;
+}
+
+/* Where the last word of [from, to) starts; there is no white space at its end. */
+static uint32_t last_word(const uint8_t *octets, uint32_t from, uint32_t to)
+{
+    while (to > from && !is_blank(octets[to - 1]))
+        to--;
+    return to;
+}
+
+/* The method token at from; false where there is none with white space behind it. */
+static bool find_method(struct otus_span *out_method, uint8_t *out_id, struct otus_sip_text text,
+                        uint32_t from, uint32_t to)
+{
+    uint32_t limit = to - from > MAX_METHOD_OCTETS ? from + MAX_METHOD_OCTETS : to;
+    uint32_t end = otus_find2(text.octets, text.len, from, limit, ' ', '\t');
+    if (end == limit || end == from)
+        return false;
+    *out_method = (struct otus_span){from, end - from};
+    *out_id = otus_sip_method_id(text, *out_method);
+    return *out_id != OTUS_SIP_METHOD_OTHER || otus_sip_is_token(text, from, end);
+}
+
+bool otus_sip_can_handle(const uint8_t *octets, uint32_t len)
+{
+    struct otus_sip_text text = {octets, len};
+    uint32_t at = 0;
+    while (at < len && at < MAX_LEADING_LINE_ENDS && (octets[at] == '\r' || octets[at] == '\n'))
+        at++;
+    if (len - at < 8 || !otus_sip_is_token_octet(octets[at])) /* RTP, STUN, NULs, keep-alives */
+        return false;
+    if (starts_version(octets + at, len - at))
+        return true;
+
+    struct otus_span method;
+    uint8_t id;
+    if (!find_method(&method, &id, text, at, len))
+        return false;
+    uint32_t uri = skip_blank(octets, method.off + method.len, len);
+    if (id != OTUS_SIP_METHOD_OTHER && starts_sip_uri(octets + uri, len - uri))
+        return true;
+
+    /* Anything else has to say SIP/x.y at the end of its line, as HTTP says HTTP/1.1. */
+    uint32_t limit = len - at > MAX_START_LINE_OCTETS ? at + MAX_START_LINE_OCTETS : len;
+    uint32_t end = otus_find(octets, len, uri, limit, '\n');
+    end = otus_trim_space(octets, uri, end);
+    uint32_t version = last_word(octets, uri, end);
+    return starts_version(octets + version, end - version);
+}
+
+static void take_status(struct otus_sip_message *message, struct otus_sip_text text, uint32_t from,
+                        uint32_t to)
+{
+    uint32_t end = otus_find2(text.octets, text.len, from, to, ' ', '\t');
+    uint64_t code;
+    if (otus_sip_parse_number(&code, text, (struct otus_span){from, end - from}, 699) &&
+        end - from == 3 && code >= 100)
+        message->status_code = (uint16_t)code;
+    else
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_STATUS_CODE);
+    if (end < to)
+        message->reason = (struct otus_span){end + 1, to - end - 1};
+    /* RFC 3261 7.2: Status-Line = SIP-Version SP Status-Code SP Reason-Phrase CRLF; the
+     * phrase may be empty, its SP may not be missing. */
+    else
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
+}
+
+static bool parse_status_line(struct otus_sip_message *message, struct otus_sip_text text,
+                              uint32_t from, uint32_t to)
+{
+    uint32_t end = otus_find2(text.octets, text.len, from, to, ' ', '\t');
+    if (end == to)
+        return false;
+    if (!otus_equals_nocase(text.octets + from, end - from, version_text, 7))
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
+    uint32_t code = skip_blank(text.octets, end, to);
+    if (code - end != 1)
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
+    take_status(message, text, code, to);
+    return true;
+}
+
+/* Whether a sip: or sips: URI has header fields behind its host: RFC 3261 19.1.1
+ * forbids them in a Request-URI. A question mark before the @ is part of the user. */
+static bool has_uri_headers(struct otus_sip_text text, struct otus_span uri)
+{
+    uint32_t end = uri.off + uri.len;
+    uint32_t mark = otus_find(text.octets, text.len, uri.off, end, '?');
+    if (OTUS_LIKELY(mark == end) || !starts_sip_uri(text.octets + uri.off, uri.len) ||
+        otus_lower(text.octets[uri.off]) != 's')
+        return false;
+    uint32_t at = otus_find(text.octets, text.len, uri.off, end, '@');
+    return at == end || otus_find(text.octets, text.len, at, end, '?') != end;
+}
+
+static void take_request_uri(struct otus_sip_message *message, struct otus_sip_text text,
+                             uint32_t from, uint32_t to)
+{
+    const uint8_t *octets = text.octets;
+    bool bad = false;
+    if (from < to && octets[from] == '<') { /* RFC 4475 3.1.2.7 */
+        bad = true;
+        from++;
+        if (to > from && octets[to - 1] == '>')
+            to--;
+    }
+    message->request_uri = (struct otus_span){from, to - from};
+    bad = bad || otus_find4(octets, text.len, from, to, ' ', '\t', '<', '>') != to ||
+          !otus_sip_is_uri(text, message->request_uri) ||
+          has_uri_headers(text, message->request_uri);
+    if (bad)
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_REQUEST_URI);
+}
+
+static bool parse_request_line(struct otus_sip_message *message, struct otus_sip_text text,
+                               uint32_t from, uint32_t to)
+{
+    const uint8_t *octets = text.octets;
+    if (!find_method(&message->method, &message->method_id, text, from, to))
+        return false;
+    uint32_t method_end = message->method.off + message->method.len;
+    uint32_t uri = skip_blank(octets, method_end, to);
+    uint32_t end = trim_blank(octets, uri, to);
+    uint32_t version = last_word(octets, uri, end);
+    bool bad = uri - method_end != 1 || end != to;
+    uint32_t uri_end;
+    if (starts_version(octets + version, end - version)) {
+        uri_end = trim_blank(octets, uri, version);
+        bad = bad || version - uri_end != 1;
+        if (!otus_equals_nocase(octets + version, end - version, version_text, 7))
+            otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
+    } else {
+        /* No version that could be read: SIP only if method and URI both say so. */
+        if (message->method_id == OTUS_SIP_METHOD_OTHER ||
+            !starts_sip_uri(octets + uri, text.len - uri))
+            return false;
+        uri_end = otus_find2(octets, text.len, uri, end, ' ', '\t');
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
+        bad = true;
+    }
+    if (bad)
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
+    take_request_uri(message, text, uri, uri_end);
+    return true;
+}
+
+bool otus_sip_parse_start_line(struct otus_sip_message *out_message, struct otus_sip_text text,
+                               struct otus_span line)
+{
+    uint32_t end = line.off + line.len;
+    out_message->start_line = line;
+    out_message->is_request = !starts_version(text.octets + line.off, line.len);
+    return out_message->is_request ? parse_request_line(out_message, text, line.off, end)
+                                   : parse_status_line(out_message, text, line.off, end);
+}

@@ -1,6 +1,7 @@
 #include "decode_internal.h"
 
 #include <stdlib.h>
+#include <sys/random.h>
 
 void otus_decoder_config_init(struct otus_decoder_config *out_config)
 {
@@ -48,7 +49,16 @@ static enum otus_status configure(struct otus_decoder *decoder,
         !add_ports(decoder, OTUS_TUNNEL_GTPU, &config->gtpu, &gtpu) ||
         !add_ports(decoder, OTUS_TUNNEL_TZSP, &config->tzsp, &tzsp))
         return OTUS_E_INVALID;
-    return OTUS_OK;
+    if (!config->ip_reassembly)
+        return OTUS_OK;
+    struct otus_reassembly_config reassembly = {
+        .max_datagrams = config->max_datagrams,
+        .max_fragments = config->max_fragments,
+        .max_octets = config->max_fragment_octets,
+        .max_datagrams_per_source = config->max_datagrams_per_source,
+        .timeout_ms = config->fragment_timeout_ms,
+    };
+    return otus_reassembly_new(&decoder->reassembly, &reassembly, decoder->counters);
 }
 
 enum otus_status otus_decoder_new(struct otus_decoder **out_decoder,
@@ -59,6 +69,9 @@ enum otus_status otus_decoder_new(struct otus_decoder **out_decoder,
     if (decoder == NULL)
         return OTUS_E_NOMEM;
     decoder->counters = counters;
+    if (getrandom(&decoder->secret, sizeof decoder->secret, GRND_NONBLOCK) !=
+        (ssize_t)sizeof decoder->secret)
+        decoder->secret = (uint64_t)(uintptr_t)decoder; /* early boot: an address has to do */
     enum otus_status status = configure(decoder, config);
     if (status != OTUS_OK) {
         otus_decoder_free(decoder);
@@ -70,6 +83,9 @@ enum otus_status otus_decoder_new(struct otus_decoder **out_decoder,
 
 void otus_decoder_free(struct otus_decoder *decoder)
 {
+    if (decoder == NULL)
+        return;
+    otus_reassembly_free(decoder->reassembly);
     free(decoder);
 }
 
@@ -152,7 +168,7 @@ enum otus_status otus_decode(struct otus_decoder *decoder, struct otus_packet *o
     walk.decoder = decoder;
     walk.packet = out_packet;
     walk.at = otus_cursor_of(raw->data, raw->caplen);
-    walk.context = 0;
+    walk.context = decoder->secret;
     walk.has_carrier = false;
     walk.whole = raw->caplen >= raw->wirelen;
 
@@ -175,11 +191,12 @@ enum otus_status otus_decode(struct otus_decoder *decoder, struct otus_packet *o
 
 void otus_decoder_expire(struct otus_decoder *decoder, uint64_t now_ns)
 {
-    (void)decoder;
-    (void)now_ns;
+    if (decoder->reassembly != NULL)
+        otus_reassembly_expire(decoder->reassembly, now_ns);
 }
 
 void otus_decoder_flush(struct otus_decoder *decoder)
 {
-    (void)decoder;
+    if (decoder->reassembly != NULL)
+        otus_reassembly_flush(decoder->reassembly);
 }

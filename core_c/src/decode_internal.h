@@ -6,6 +6,7 @@
 #ifndef OTUS_DECODE_INTERNAL_H
 #define OTUS_DECODE_INTERNAL_H
 
+#include "hash_mix.h"
 #include "otus/decode.h"
 #include "otus/reassembly.h"
 
@@ -62,7 +63,8 @@ struct otus_udp_port {
 struct otus_decoder {
     struct otus_counters *counters;
     struct otus_reassembly *reassembly; /* NULL: switched off */
-    uint32_t tunnels;                   /* bits of the kinds that are followed */
+    uint64_t secret;  /* start of a fragment's context: nobody can make two collide */
+    uint32_t tunnels; /* bits of the kinds that are followed */
     uint32_t num_udp_ports;
     struct otus_udp_port udp_ports[4 * OTUS_MAX_TUNNEL_PORTS];
     /* By the port's low octet: whether udp_ports is worth a search. */
@@ -89,14 +91,6 @@ static inline bool otus_walk_follows(const struct otus_walk *walk, enum otus_tun
 static inline struct otus_slice otus_cursor_rest(const struct otus_cursor *cursor)
 {
     return (struct otus_slice){cursor->at, (uint32_t)otus_cursor_left(cursor)};
-}
-
-static inline uint64_t otus_mix64(uint64_t state, uint64_t value)
-{
-    /* Multiply and fold: cheap, and good enough under a secret start value. */
-    unsigned __int128 product =
-        (unsigned __int128)(state ^ value ^ 0x9e3779b97f4a7c15u) * 0xd6e8feb86659fd93u;
-    return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
 /* decode_link.c */

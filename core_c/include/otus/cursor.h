@@ -132,6 +132,12 @@ static inline uint32_t otus_load_be32(const uint8_t *at)
     return (uint32_t)at[0] << 24 | otus_load_be24(at + 1);
 }
 
+static inline void otus_store_be16(uint8_t *at, uint16_t value)
+{
+    at[0] = (uint8_t)(value >> 8);
+    at[1] = (uint8_t)value;
+}
+
 /* A header of fixed length: checks its bounds once, so that its fields can be
  * loaded at constant offsets. NULL when fewer than len octets are left; moves nothing. */
 OTUS_MUST_CHECK static inline const uint8_t *otus_cursor_peek(const struct otus_cursor *cursor,

@@ -229,6 +229,49 @@ bench: dev ## every benchmark, beside its competitors
 soak: dev ## half an hour of traffic and faults; memory and the ledger are watched
 	$(PY) -m pytest -m soak -o timeout=0 $(PYTEST_ARGS)
 
+# ---- packages ---------------------------------------------------------------------
+PREFIX ?= /usr/local
+SYSTEMD := $(DESTDIR)/usr/lib
+TREE := dist/tree/otus
+
+.PHONY: wheels tree deb install install-files test-arm64 test-packaging
+wheels: $(VENV)/.package ## wheels for amd64 and arm64 and the sdists, into dist/
+	$(PY) packaging/wheels.py
+
+# Built from the wheels alone, so that nothing of this checkout's paths gets in.
+tree: wheels ## a folder with otus and all it needs, for hosts without Python
+	@rm -rf build/tree-venv dist/tree && $(PY) -m venv build/tree-venv
+	build/tree-venv/bin/python -m pip --quiet --disable-pip-version-check install \
+		--find-links dist otus 'pyinstaller>=6.11'
+	build/tree-venv/bin/python -m PyInstaller --noconfirm --log-level ERROR \
+		--distpath dist/tree --workpath build/tree packaging/otus.spec
+deb: tree ## a Debian package of that tree, into dist/
+	$(PY) packaging/deb.py
+
+$(TREE)/otus:
+	$(MAKE) tree
+install: $(TREE)/otus install-files ## the tree, the unit and the configuration (DESTDIR, PREFIX)
+install-files:
+	@test -x $(TREE)/otus || { echo "otus: make tree comes first"; exit 1; }
+	install -d $(DESTDIR)$(PREFIX)/lib/otus/plugins $(DESTDIR)$(PREFIX)/bin $(DESTDIR)/etc/otus
+	cp -a $(TREE)/. $(DESTDIR)$(PREFIX)/lib/otus/
+	ln -sfn ../lib/otus/otus $(DESTDIR)$(PREFIX)/bin/otus
+	@# An operator's configuration is never overwritten.
+	@test -e $(DESTDIR)/etc/otus/config.yml \
+		|| install -m 0640 configs/config.yml $(DESTDIR)/etc/otus/config.yml
+	install -d $(SYSTEMD)/systemd/system $(SYSTEMD)/tmpfiles.d $(SYSTEMD)/sysusers.d
+	sed 's|/usr/bin/otus|$(PREFIX)/bin/otus|' configs/otus.service > $(SYSTEMD)/systemd/system/otus.service
+	install -m 0644 configs/otus.tmpfiles.conf $(SYSTEMD)/tmpfiles.d/otus.conf
+	install -m 0644 configs/otus.sysusers.conf $(SYSTEMD)/sysusers.d/otus.conf
+	install -d $(DESTDIR)$(PREFIX)/share/doc/otus
+	install -m 0644 README.md CHANGELOG.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/otus/
+
+test-arm64: $(VENV)/.package ## the core's and the SDK's tests over the arm64 wheel, emulated
+	@compgen -G 'dist/otus-*aarch64.whl' >/dev/null || $(MAKE) wheels
+	$(PY) packaging/arm64.py
+test-packaging: $(VENV)/.package ## builds and runs every packaged form; many minutes, as root
+	$(PY) -m pytest -m packaging -o timeout=1800 $(PYTEST_ARGS)
+
 .PHONY: clean
 clean: ## removes what was built, the virtual environment included
 	rm -rf build dist $(VENV) $(NATIVE) .mypy_cache .ruff_cache .pytest_cache .hypothesis .benchmarks

@@ -1,0 +1,79 @@
+/* Numbers, addresses and dates as text, for encoders, keys and filters. */
+#ifndef OTUS_TEXT_H
+#define OTUS_TEXT_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "otus/packet.h"
+
+enum {
+    OTUS_TEXT_U32 = 10, /* octets that a number may take */
+    OTUS_TEXT_U64 = 20,
+    OTUS_TEXT_IP = 45,      /* "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255" */
+    OTUS_TEXT_SECOND = 19,  /* "2026-11-24T08:28:37" */
+    OTUS_TEXT_FRACTION = 9, /* "123456789" */
+};
+
+extern const char otus_digit_pairs[200];
+
+/* Each writes at out, which has room for the constant of its name, and returns
+ * the octets written. */
+static inline uint32_t otus_text_u32(uint8_t *out, uint32_t value)
+{
+    uint8_t digits[OTUS_TEXT_U32];
+    uint32_t at = sizeof digits;
+    while (value >= 100) {
+        at -= 2;
+        memcpy(digits + at, otus_digit_pairs + 2 * (value % 100), 2);
+        value /= 100;
+    }
+    if (value >= 10) {
+        at -= 2;
+        memcpy(digits + at, otus_digit_pairs + 2 * value, 2);
+    } else {
+        digits[--at] = (uint8_t)('0' + value);
+    }
+    uint32_t len = (uint32_t)sizeof digits - at;
+    for (uint32_t i = 0; i < len; i++)
+        out[i] = digits[at + i];
+    return len;
+}
+
+/* Ports and lengths are mostly four or three digits. */
+static inline uint32_t otus_text_u16(uint8_t *out, uint32_t value)
+{
+    if (OTUS_LIKELY(value >= 1000 && value < 10000)) {
+        memcpy(out, otus_digit_pairs + 2 * (value / 100), 2);
+        memcpy(out + 2, otus_digit_pairs + 2 * (value % 100), 2);
+        return 4;
+    }
+    if (OTUS_LIKELY(value >= 100 && value < 1000)) {
+        out[0] = (uint8_t)('0' + value / 100);
+        memcpy(out + 1, otus_digit_pairs + 2 * (value % 100), 2);
+        return 3;
+    }
+    return otus_text_u32(out, value);
+}
+
+uint32_t otus_text_u64(uint8_t *out, uint64_t value);
+uint32_t otus_text_i64(uint8_t *out, int64_t value); /* OTUS_TEXT_U64 holds it */
+
+/* Canonical text: dotted decimal, RFC 5952 for IPv6. Version 0 gives none. */
+uint32_t otus_text_ip(uint8_t *out, uint8_t version, const uint8_t ip[16]);
+
+/* The date and time of a second since the epoch, UTC; years 1970 to 9999. */
+void otus_text_second(uint8_t out[OTUS_TEXT_SECOND], uint64_t seconds);
+/* The nine digits of a fraction below 1,000,000,000. */
+void otus_text_fraction(uint8_t out[OTUS_TEXT_FRACTION], uint32_t ns);
+
+/* "udp", "tcp", ...; NULL where a protocol has no name here and its number is used. */
+const char *otus_protocol_name(uint8_t protocol);
+/* As above, or the number; OTUS_TEXT_PROTOCOL octets at most. */
+enum { OTUS_TEXT_PROTOCOL = 8 };
+uint32_t otus_text_protocol(uint8_t *out, uint8_t protocol);
+
+/* "vxlan", "gre", ...; "" for none and beyond the last. */
+const char *otus_tunnel_kind_name(uint32_t kind);
+
+#endif

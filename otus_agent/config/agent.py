@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
-from otus_agent.config.fields import ConfigModel, PositiveDuration
+from otus_agent.config.fields import ConfigModel, Duration, PositiveDuration
 from otus_agent.config.kafka import KafkaConfig
 from otus_agent.config.metrics import MetricsConfig
 
@@ -34,6 +34,8 @@ class DaemonConfig(ConfigModel):
     """Finished tasks that are remembered; older ones are forgotten."""
     max_tasks: int = Field(default=1_000, ge=1, le=100_000)
     """Tasks that may exist at one time."""
+    task_restart_delay: Duration = 60.0
+    """Longest pause before a failed task is tried again; 0 leaves it failed."""
     max_request_octets: int = Field(default=4_194_304, ge=1_024, le=268_435_456)
     """Longest request that the socket accepts, in octets."""
     request_timeout: PositiveDuration = 10.0

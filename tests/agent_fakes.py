@@ -1,0 +1,92 @@
+"""Stand-ins for what an agent runs on: tasks that do as they are told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+from otus_agent.agent import Agent
+from otus_agent.config.agent import AgentConfig
+from otus_agent.config.task import TaskConfig
+from otus_sdk.errors import TaskStartFailed
+
+
+class FakeTask:
+    """A task without packets.
+
+    Its capture section tells how it behaves: ``start: fail|hang|raise``,
+    ``stop: hang|raise``.
+    """
+
+    def __init__(self, config: TaskConfig) -> None:
+        self.config = config
+        self.behaviour: dict[str, Any] = config.capture.config
+        self.state = "created"
+        self.last_error = ""
+        self.finished = asyncio.Event()
+        self.stopped_with: float | None = None
+
+    async def start(self) -> None:
+        self.state = "starting"
+        match self.behaviour.get("start"):
+            case "fail":
+                self.state = "failed"
+                raise TaskStartFailed(f"task {self.config.id!r} was told to fail")
+            case "hang":
+                await asyncio.sleep(3600)
+            case "raise":
+                raise RuntimeError("not an Otus error")
+        await asyncio.sleep(0)
+        self.state = "running"
+
+    async def stop(self, deadline_s: float) -> None:
+        self.stopped_with = deadline_s
+        if self.state == "failed":
+            return
+        self.state = "stopping"
+        match self.behaviour.get("stop"):
+            case "hang":
+                await asyncio.sleep(3600)
+            case "raise":
+                raise RuntimeError("not an Otus error")
+        await asyncio.sleep(0)
+        self.state = "stopped"
+        self.finished.set()
+
+    def end(self, error: str = "") -> None:
+        """Ends by itself, as at the end of a file or by a failure."""
+        self.state, self.last_error = ("failed", error) if error else ("stopped", "")
+        self.finished.set()
+
+    def status(self) -> dict[str, Any]:
+        return {"id": self.config.id, "state": self.state, "ledger": {"balanced": True}}
+
+
+def task(task_id: str = "one", **behaviour: Any) -> dict[str, Any]:
+    """A task's configuration."""
+    return {
+        "id": task_id,
+        "capture": {"type": "afpacket", "interface": "eth0", **behaviour},
+        "reporters": ["console"],
+    }
+
+
+def config(folder: Path, **daemon: Any) -> AgentConfig:
+    """A configuration whose files are all in folder."""
+    return AgentConfig.model_validate(
+        {
+            "daemon": {
+                "pid_file": str(folder / "otus.pid"),
+                "socket_path": str(folder / "otus.sock"),
+                "data_dir": str(folder / "data"),
+                **daemon,
+            },
+            "agent": {"id": "agent-under-test"},
+        }
+    )
+
+
+def fake_agent(folder: Path, **daemon: Any) -> Agent:
+    """An agent whose tasks are fakes."""
+    return Agent(config(folder, **daemon), task_factory=FakeTask)

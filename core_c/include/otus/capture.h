@@ -49,9 +49,13 @@ struct otus_afpacket_config {
     bool hardware_timestamps;
     bool wait_for_interface; /* when it is removed, wait for its return; else that is an error */
     enum otus_fanout_mode fanout_mode;
-    uint16_t fanout_id; /* the same for the task's pipelines, unique on the host; 0: let the kernel
-                           choose */
-    const struct otus_bpf_insn *filter; /* attached before bind; NULL for none */
+    uint16_t fanout_id; /* 0: the kernel chooses one that is free on the host (the first pipeline);
+                           then otus_capture_fanout_id() for the task's other pipelines */
+    const struct otus_bpf_insn *fanout_program; /* HASH: what it returns chooses the pipeline;
+                                                   NULL: the kernel's own flow hash */
+    uint32_t fanout_program_len;
+    const struct otus_bpf_insn *filter; /* nothing gets in before it is attached; NULL for none.
+                                           For a cooked interface: over the network layer */
     uint32_t filter_len;                /* instructions */
 };
 

@@ -1,0 +1,315 @@
+"""The kafka reporter: takes batches over at once, and delivers them in the background."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from aiokafka import errors as kafka_errors
+
+from otus_plugins.reporter.kafka.config import KafkaReporterConfig
+from otus_plugins.reporter.kafka.encode import Encoded, Encoder, Part
+from otus_plugins.reporter.kafka.outbox import Chunk, Held, Outbox, Place, Waiting
+from otus_plugins.reporter.kafka.sending import PartitionSender, ProducerKeeper
+from otus_sdk.protocols import RecordBatch, ReporterStats, ReportResult
+
+log = logging.getLogger(__name__)
+
+# What a record is charged with where the batch does not tell its size.
+_GUESSED_RECORD_OCTETS = 2_048
+# So many batches at most are encoded in one go: bounds what one go holds.
+_MAX_GATHERED = 16
+
+
+class KafkaReporter:
+    """See README.md. Everything but `stats()` belongs to one event loop."""
+
+    name = "kafka"
+
+    def __init__(self) -> None:
+        self.wants: frozenset[str] = frozenset()
+        self._config: KafkaReporterConfig | None = None
+        self._outbox = Outbox(0)
+        self._topics: dict[str, TopicLane] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._keeper: ProducerKeeper | None = None
+        self._encoder: Encoder | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._stopped = False
+
+    def init(self, config: KafkaReporterConfig) -> None:
+        """Keeps the configuration and settles what the core has to encode."""
+        self._config = config
+        self.wants = frozenset({config.value})
+        self._outbox = Outbox(config.queue_octets)
+        self._encoder = Encoder(config)
+
+    async def start(self) -> None:
+        """Begins to connect; does not wait for it."""
+        config = self._settings
+        self._executor = ThreadPoolExecutor(1, "otus-kafka-encode")
+        self._keeper = ProducerKeeper(config)
+        self.spawn(self._keeper.run())
+
+    def report_batch(self, batch: RecordBatch) -> ReportResult:
+        """Takes the batch over."""
+        if self._stopped:
+            self._outbox.refuse(len(batch), "stopped")
+            return ReportResult(0, {"stopped": len(batch)})
+        now = asyncio.get_running_loop().time()
+        octets = _octets_of(batch)
+        for topic, indices in self._by_topic(batch):
+            number = len(batch) if indices is None else len(indices)
+            share = octets if indices is None else octets * number // max(len(batch), 1)
+            lane = self._lane(topic)
+            lane.put(
+                Waiting(topic, number, share, now, batch=batch, indices=indices, on_drop=lane.lost)
+            )
+        return ReportResult(0, {}, pending=len(batch))
+
+    async def flush(self) -> None:
+        """Returns when all that was taken over is reported, dropped or failed."""
+        for lane in self._topics.values():
+            lane.hurry()
+        await self._outbox.emptied()
+
+    async def stop(self) -> None:
+        """Flushes for at most `stop_timeout`; what is left counts as dropped or failed."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._keeper is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.stop_timeout):
+                    await self.flush()
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        self._outbox.drop_all("stopped")
+        if self._executor is not None:
+            self._executor.shutdown(wait=False, cancel_futures=True)
+
+    def stats(self) -> ReporterStats:
+        """The account since the start. From any thread."""
+        return self._outbox.stats()
+
+    def encode(self, parts: list[Part], num_partitions: int) -> asyncio.Future[Encoded]:
+        """Encodes on the reporter's own thread."""
+        if self._encoder is None:
+            raise RuntimeError("init() comes first")
+        return asyncio.get_running_loop().run_in_executor(
+            self._executor, self._encoder.encode, parts, num_partitions
+        )
+
+    @property
+    def connected(self) -> bool:
+        """Whether a broker answers."""
+        return self._keeper is not None and self._keeper.connected
+
+    @property
+    def last_error(self) -> str:
+        """What went wrong last, for status displays."""
+        return "" if self._keeper is None else self._keeper.last_error
+
+    @property
+    def _settings(self) -> KafkaReporterConfig:
+        if self._config is None:
+            raise RuntimeError("init() comes first")
+        return self._config
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a coroutine of this reporter until `stop`."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("kafka: a worker ended: %r", error, exc_info=error)
+
+    def _by_topic(self, batch: RecordBatch) -> list[tuple[str, list[int] | None]]:
+        config = self._settings
+        if config.topic is not None:
+            return [(config.topic, None)]
+        by_kind: dict[str, list[int]] = {}
+        for index in range(len(batch)):
+            by_kind.setdefault(batch.payload_type(index), []).append(index)
+        if len(by_kind) == 1:
+            return [(config.topic_for(next(iter(by_kind))), None)]
+        by_topic: dict[str, list[int]] = {}
+        for kind, indices in by_kind.items():
+            by_topic.setdefault(config.topic_for(kind), []).extend(indices)
+        return [(topic, sorted(indices)) for topic, indices in by_topic.items()]
+
+    def _lane(self, topic: str) -> TopicLane:
+        lane = self._topics.get(topic)
+        if lane is None:
+            if self._keeper is None:
+                raise RuntimeError("start() comes first")
+            lane = TopicLane(self, topic, self._settings, self._keeper, self._outbox)
+            self._topics[topic] = lane
+            self.spawn(lane.run())
+        return lane
+
+
+class TopicLane:
+    """Gathers what goes to one topic, has it encoded, and spreads it over the partitions."""
+
+    def __init__(
+        self,
+        reporter: KafkaReporter,
+        topic: str,
+        config: KafkaReporterConfig,
+        keeper: ProducerKeeper,
+        outbox: Outbox,
+    ) -> None:
+        self._reporter = reporter
+        self._topic = topic
+        self._config = config
+        self._keeper = keeper
+        self._outbox = outbox
+        self._waiting: deque[Waiting] = deque()
+        self._num_waiting = 0
+        self._num_partitions = 0
+        self._wake = asyncio.Event()
+        self._hurried = False
+        self._senders: dict[int, PartitionSender] = {}
+
+    def put(self, item: Waiting) -> None:
+        """Takes an item."""
+        self._waiting.append(item)
+        self._num_waiting += item.num_records
+        self._outbox.admit(item)
+        if self._num_waiting >= self._config.batch_size or len(self._waiting) == 1:
+            self._wake.set()
+
+    def lost(self, item: Held) -> None:
+        """The outbox dropped an item that waited here: what it holds is let go."""
+        self._num_waiting -= item.num_records
+        while self._waiting and self._waiting[0].place is Place.SETTLED:
+            self._waiting.popleft()
+
+    def hurry(self) -> None:
+        """Does not wait for more until nothing waits."""
+        self._hurried = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._gather()
+            num_partitions = await self._partitions()
+            items = self._take()
+            if not items:
+                continue
+            parts: list[Part] = [(item.batch, item.indices) for item in items]
+            try:
+                encoded = await self._reporter.encode(parts, num_partitions)
+            except BaseException as error:
+                reason = "stopped" if isinstance(error, asyncio.CancelledError) else "encode"
+                for item in items:
+                    item.on_drop = None
+                    self._outbox.settle_dropped(item, reason)
+                if not isinstance(error, Exception):
+                    raise
+                log.exception("kafka: a batch could not be encoded")
+                continue
+            self._spread(items, encoded)
+
+    def _spread(self, items: list[Waiting], encoded: Encoded) -> None:
+        batches, lost = encoded
+        born = items[0].born
+        chunks = [
+            Chunk(
+                self._topic,
+                section.num_records,
+                builder.size(),
+                born,
+                partition=section.partition,
+                builder=builder,
+            )
+            for section, builder in batches
+        ]
+        self._outbox.replace(items, chunks, lost)
+        for chunk in chunks:
+            if chunk.place is not Place.SETTLED:
+                self._sender(chunk.partition).put(chunk)
+
+    async def _gather(self) -> None:
+        """Returns when `batch_size` records wait, or the oldest has waited long enough."""
+        loop = asyncio.get_running_loop()
+        enough_at: float | None = None
+        while True:
+            if not self._waiting:
+                self._hurried = False
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            now = loop.time()
+            until = self._waiting[0].born + self._config.flush_interval
+            if self._num_waiting >= self._config.batch_size:
+                enough_at = now if enough_at is None else enough_at
+                until = min(until, enough_at + self._config.linger)
+            if self._hurried or now >= until:
+                return
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    await self._wake.wait()
+
+    async def _partitions(self) -> int:
+        """How many partitions the topic has; waits for the first answer, then remembers."""
+        while True:
+            if self._num_partitions and not self._keeper.connected:
+                return self._num_partitions
+            try:
+                async with asyncio.timeout(1.0):
+                    link = await self._keeper.link()
+                    found = await link.producer.partitions_for(self._topic)
+                if found:
+                    self._num_partitions = len(found)
+                    return self._num_partitions
+            except (TimeoutError, kafka_errors.KafkaError) as error:
+                if not isinstance(error, TimeoutError):
+                    self._keeper.last_error = str(error) or type(error).__name__
+                if self._num_partitions:
+                    return self._num_partitions
+                self._expire()
+                await asyncio.sleep(self._config.retry_backoff)
+
+    def _expire(self) -> None:
+        oldest = asyncio.get_running_loop().time() - self._config.delivery_timeout
+        while self._waiting and self._waiting[0].born < oldest:
+            self._outbox.settle_dropped(self._waiting[0], "deadline")
+
+    def _take(self) -> list[Waiting]:
+        items: list[Waiting] = []
+        while self._waiting and len(items) < _MAX_GATHERED:
+            item = self._waiting.popleft()
+            self._outbox.take(item)
+            self._num_waiting -= item.num_records
+            items.append(item)
+        return items
+
+    def _sender(self, partition: int) -> PartitionSender:
+        sender = self._senders.get(partition)
+        if sender is None:
+            sender = PartitionSender(self._config, self._keeper, self._outbox, self._topic)
+            self._senders[partition] = sender
+            self._reporter.spawn(sender.run())
+        return sender
+
+
+def _octets_of(batch: RecordBatch) -> int:
+    """What a batch holds in memory: its arrays where it has them, else a guess."""
+    records, arena = getattr(batch, "records", None), getattr(batch, "arena", None)
+    if isinstance(records, (bytes, memoryview)) and isinstance(arena, (bytes, memoryview)):
+        return len(records) + len(arena)
+    return len(batch) * _GUESSED_RECORD_OCTETS

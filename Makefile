@@ -234,12 +234,13 @@ PREFIX ?= /usr/local
 SYSTEMD := $(DESTDIR)/usr/lib
 TREE := dist/tree/otus
 
-.PHONY: wheels tree deb install install-files test-arm64 test-packaging
+.PHONY: wheels tree tree-only deb install install-files test-arm64 test-packaging
 wheels: $(VENV)/.package ## wheels for amd64 and arm64 and the sdists, into dist/
 	$(PY) packaging/wheels.py
 
 # Built from the wheels alone, so that nothing of this checkout's paths gets in.
-tree: wheels ## a folder with otus and all it needs, for hosts without Python
+tree: wheels tree-only ## a folder with otus and all it needs, for hosts without Python
+tree-only:
 	@rm -rf build/tree-venv dist/tree && $(PY) -m venv build/tree-venv
 	build/tree-venv/bin/python -m pip --quiet --disable-pip-version-check install \
 		--find-links dist otus 'pyinstaller>=6.11'

@@ -1,0 +1,124 @@
+"""Two hosts on one machine: network namespaces joined by a veth pair, and real SIP calls."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from types import TracebackType
+
+import pytest
+
+from waiting import wait_until
+
+# RFC 5737 sets these addresses aside for examples.
+CALLER, CALLEE = "192.0.2.1", "192.0.2.2"
+INTERFACE = "otus0"
+# INVITE, 180, 200, ACK, BYE, 200: what sipp's built-in scenario sends for a call.
+MESSAGES_A_CALL = 6
+
+_serial = itertools.count()
+
+
+class TwoHosts:
+    """The namespaces `caller` and `callee`; both call their end of the link `interface`."""
+
+    interface = INTERFACE
+
+    def __init__(self) -> None:
+        tag = f"{os.getpid()}-{next(_serial)}"
+        self.caller, self.callee = f"otus-a-{tag}", f"otus-b-{tag}"
+
+    def __enter__(self) -> TwoHosts:
+        for name in (self.caller, self.callee):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        _ip("link", "add", INTERFACE, "netns", self.caller, "type", "veth",
+            "peer", "name", INTERFACE, "netns", self.callee)  # fmt: skip
+        for name, address in ((self.caller, CALLER), (self.callee, CALLEE)):
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", INTERFACE)
+            _ip("-n", name, "link", "set", INTERFACE, "up")
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for name in (self.caller, self.callee):
+            subprocess.run(["ip", "netns", "delete", name], check=False, capture_output=True)
+
+    def inside(self, name: str, *command: str) -> list[str]:
+        """Returns the command line that runs `command` in a namespace."""
+        return ["ip", "netns", "exec", name, *command]
+
+    def wait_for_capture(self, name: str, sockets: int = 1) -> None:
+        """Waits until a namespace has that many packet sockets open."""
+
+        def ready() -> bool:
+            listed = subprocess.run(
+                self.inside(name, "cat", "/proc/net/packet"),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return len(listed.stdout.splitlines()) > sockets
+
+        wait_until(ready, 20, f"{sockets} packet sockets in {name}")
+
+    @contextlib.contextmanager
+    def answering(self) -> Iterator[None]:
+        """A sipp that takes calls at the callee."""
+        if not shutil.which("sipp"):
+            pytest.skip("needs sipp (package sip-tester)")
+        command = self.inside(self.callee, "sipp", "-sn", "uas", "-i", CALLEE, "-nostdin")
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+        def listening() -> bool:
+            assert process.poll() is None, "sipp ended"
+            listed = subprocess.run(
+                self.inside(self.callee, "cat", "/proc/net/udp"),
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return ":13C4 " in listed.stdout
+
+        try:
+            wait_until(listening, 10, "sipp listens on port 5060")
+            yield
+        finally:
+            process.kill()
+            process.wait()
+
+    def call(self, calls: int, rate: int = 50) -> int:
+        """Places that many calls from the caller; returns the number of messages."""
+        command = ["sipp", "-sn", "uac", CALLEE, "-i", CALLER, "-nostdin", "-m", str(calls),
+                   "-r", str(rate), "-d", "50", "-timeout", "60s"]  # fmt: skip
+        begun = time.monotonic()
+        done = subprocess.run(
+            self.inside(self.caller, *command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        took = time.monotonic() - begun
+        assert done.returncode == 0, f"sipp: {done.returncode} after {took:.1f} s: {done.stderr}"
+        return calls * MESSAGES_A_CALL
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"

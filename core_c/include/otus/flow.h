@@ -8,8 +8,9 @@
 
 #include "otus/counters.h"
 #include "otus/cursor.h"
+#include "otus/packet.h"
 
-enum { OTUS_FLOW_MAX_VALUE = 128 }; /* octets of a Call-ID kept; a longer one is hashed down */
+enum { OTUS_FLOW_MAX_VALUE = 128 }; /* octets of a Call-ID kept; see otus_flow_set_call_id() */
 
 enum otus_flow_kind {
     OTUS_FLOW_RTP = 1,
@@ -36,22 +37,46 @@ struct otus_flow_value {
 
 struct otus_flow_registry;
 
+/* Takes all memory there will be: room for max_flows endpoints, spread over buckets
+ * of eight, and for the calls that they belong to. An entry not put or hit for
+ * ttl_ms of packet time is gone. */
 OTUS_MUST_CHECK enum otus_status otus_flow_registry_new(struct otus_flow_registry **out_registry,
                                                         uint32_t max_flows, uint32_t ttl_ms);
 void otus_flow_registry_free(struct otus_flow_registry *registry); /* NULL-safe */
+
+/* Puts the Call-ID into value. One longer than OTUS_FLOW_MAX_VALUE keeps its start and
+ * ends in '~' and 16 hexadecimal digits of a hash of the whole, so that it stays the
+ * same for the same call and differs for others. */
+void otus_flow_set_call_id(struct otus_flow_value *value, struct otus_slice call_id);
 
 /* Adds or refreshes; true where the oldest entry of a full bucket gave way. */
 bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
                    const struct otus_flow_value *value, uint64_t now_ns);
 
-/* A hit refreshes the TTL. Copies out: an entry may change under a reader. */
+/* A hit refreshes the TTL. Copies out: an entry may change under a reader. Only the
+ * first len octets of the value's are written. */
 OTUS_MUST_CHECK bool otus_flow_get(struct otus_flow_registry *registry,
                                    struct otus_flow_value *out_value,
                                    const struct otus_flow_key *key, uint64_t now_ns);
 
-/* Removes every endpoint of the Call-ID. */
+/* Looks the packet up by its destination, by its source (symmetric RTP, RFC 4961), and,
+ * where the registry holds keys with both ends, by its 5-tuple. */
+OTUS_MUST_CHECK bool otus_flow_find(struct otus_flow_registry *registry,
+                                    struct otus_flow_value *out_value,
+                                    const struct otus_packet_meta *meta, uint64_t now_ns);
+
+/* Removes every endpoint that was last put under this Call-ID, in time that grows with
+ * their number alone. */
 void otus_flow_remove_call(struct otus_flow_registry *registry, struct otus_slice call_id);
 
+/* The call was answered: from now on a failed INVITE of it is a failed re-INVITE, which
+ * leaves the session as it was (RFC 3261 14.1). */
+void otus_flow_set_answered(struct otus_flow_registry *registry, struct otus_slice call_id);
+
+/* As otus_flow_remove_call(), unless the call was answered. */
+void otus_flow_remove_unanswered(struct otus_flow_registry *registry, struct otus_slice call_id);
+
+/* Entries held, those whose time is over but whose place was not needed yet included. */
 uint32_t otus_flow_count(const struct otus_flow_registry *registry);
 
 #endif

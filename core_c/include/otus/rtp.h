@@ -19,7 +19,7 @@ struct otus_rtp_header {
 
 struct otus_rtcp_header {
     uint32_t ssrc;        /* of the first packet of the compound */
-    uint8_t packet_type;  /* 200 to 207 */
+    uint8_t packet_type;  /* 192 to 223; SR is 200 */
     uint8_t count;        /* RC, SC or FMT */
     uint16_t num_packets; /* in the compound */
 };

@@ -1,0 +1,116 @@
+/* Media endpoints of a SIP message into the flow registry: RFC 3264, RFC 8866. */
+#include <arpa/inet.h>
+
+#include "otus/sip_labels.h"
+#include "sip_internal.h"
+
+enum {
+    MAX_PORTS_PER_MEDIA = 8, /* of m=<port>/<number>: a bound on what one line can claim */
+    PROTOCOL_UDP = 17,
+};
+
+/* What is the same for all endpoints of the message. */
+struct registration {
+    struct otus_flow_registry *registry;
+    struct otus_counters *counters;
+    const uint8_t *octets;
+    struct otus_flow_value value;
+    uint64_t now_ns;
+};
+
+/* A literal address that media can come to; names and the unspecified address are none. */
+static bool read_literal(struct otus_flow_key *key, const uint8_t *octets, struct otus_span span)
+{
+    char text[INET6_ADDRSTRLEN];
+    static const uint8_t unspecified[16] = {0};
+    if (span.len == 0 || span.len >= sizeof text)
+        return false;
+    memcpy(text, octets + span.off, span.len);
+    text[span.len] = '\0';
+    if (inet_pton(AF_INET, text, key->ip) == 1)
+        key->ip_version = 4;
+    else if (inet_pton(AF_INET6, text, key->ip) == 1)
+        key->ip_version = 6;
+    else
+        return false;
+    /* RFC 3264 8.4: 0.0.0.0 was the old way to put a call on hold. */
+    return memcmp(key->ip, unspecified, sizeof unspecified) != 0;
+}
+
+static void put_endpoint(struct registration *registration, struct otus_flow_key *key,
+                         uint16_t port, enum otus_flow_kind kind)
+{
+    if (port == 0)
+        return;
+    key->port = port;
+    registration->value.kind = (uint8_t)kind;
+    if (otus_flow_put(registration->registry, key, &registration->value, registration->now_ns) &&
+        registration->counters != NULL)
+        otus_count(registration->counters, OTUS_COUNT_FLOWS_EVICTED);
+}
+
+/* RFC 8866 5.14: with n ports, RTP is on every second one, RTCP on those between. */
+static void put_media(struct registration *registration, const struct otus_sdp_media *media)
+{
+    struct otus_flow_key key = {.protocol = PROTOCOL_UDP};
+    if (media->port == 0 || !read_literal(&key, registration->octets, media->address))
+        return; /* RFC 3264 6: port 0 rejects the media */
+    uint32_t num = media->num_ports < MAX_PORTS_PER_MEDIA ? media->num_ports : MAX_PORTS_PER_MEDIA;
+    bool is_pair_rule = media->rtcp_port == media->port + 1 && !media->rtcp_mux;
+    enum otus_flow_kind kind = media->rtcp_mux ? OTUS_FLOW_RTP_RTCP_MUX : OTUS_FLOW_RTP;
+    for (uint32_t i = 0; i < num; i++) {
+        uint32_t port = media->port + 2 * i;
+        if (port > UINT16_MAX)
+            break;
+        put_endpoint(registration, &key, (uint16_t)port, kind);
+        if (is_pair_rule && port < UINT16_MAX)
+            put_endpoint(registration, &key, (uint16_t)(port + 1), OTUS_FLOW_RTCP);
+    }
+    if (is_pair_rule || media->rtcp_mux)
+        return;
+    struct otus_flow_key rtcp = key;
+    if (media->rtcp_address.len == 0 ||
+        read_literal(&rtcp, registration->octets, media->rtcp_address))
+        put_endpoint(registration, &rtcp, media->rtcp_port, OTUS_FLOW_RTCP);
+}
+
+/* What a final response says about the dialog. Challenges and the like are answered by
+ * another request. */
+static bool is_final_word(const struct otus_sip_message *message)
+{
+    return !message->is_request && message->status_code >= 200 && message->status_code != 401 &&
+           message->status_code != 407;
+}
+
+void otus_sip_register_media(struct otus_flow_registry *registry,
+                             const struct otus_sip_message *message, uint64_t now_ns,
+                             struct otus_counters *counters)
+{
+    if (message->call_id.len == 0)
+        return;
+    struct otus_slice call_id = {message->octets + message->call_id.off, message->call_id.len};
+    bool is_invite = message->method_id == OTUS_SIP_METHOD_INVITE;
+    /* RFC 3261 15.1.1: the session ends when the BYE is answered, whatever the answer (200,
+     * 481, 408), and not when it is sent. CANCEL ends nothing: the 487 to its INVITE does. */
+    if (is_final_word(message) && message->method_id == OTUS_SIP_METHOD_BYE) {
+        otus_flow_remove_call(registry, call_id);
+        return;
+    }
+    if (is_final_word(message) && is_invite && message->status_code >= 300) {
+        otus_flow_remove_unanswered(registry, call_id);
+        return;
+    }
+    if (message->sdp != NULL) {
+        struct registration registration = {
+            .registry = registry,
+            .counters = counters,
+            .octets = message->octets,
+            .now_ns = now_ns,
+        };
+        otus_flow_set_call_id(&registration.value, call_id);
+        for (uint32_t i = 0; i < message->sdp->num_media; i++)
+            put_media(&registration, &message->sdp->media[i]);
+    }
+    if (is_final_word(message) && is_invite)
+        otus_flow_set_answered(registry, call_id);
+}

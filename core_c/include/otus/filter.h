@@ -1,8 +1,10 @@
-/* Filter expressions: bytecode made by otus_agent.expression from a subset of
+/* Filter expressions: bytecode made by otus_sdk.expression from a subset of
  * CEL, run here over the labels and network fields of one packet.
  *
- * The program is verified when it is loaded: every operand in range, the stack
- * bounded, jumps only forward. Running it can't fail, loop or allocate. */
+ * A program is a list of tests, each with two places to go on at: behind it, or
+ * the end, true or false. It is verified when it is loaded: every operand in
+ * range, jumps only forward. Running it can't fail, loop or allocate.
+ * docs/internals/filter-bytecode.md has the format. */
 #ifndef OTUS_FILTER_H
 #define OTUS_FILTER_H
 
@@ -13,15 +15,21 @@
 
 struct otus_filter;
 
-/* Verifies and takes a copy. On failure message says which instruction is wrong. */
+/* What a program may look at. An absent string label reads as "", an absent or
+ * unreadable integer label as -1 (docs/decisions tells why). */
+struct otus_filter_input {
+    const struct otus_packet_meta *meta;
+    const struct otus_tunnel *tunnels; /* meta->num_tunnels */
+    const struct otus_label_set *labels;
+    struct otus_slice payload_type; /* "sip", "rtp", ... as in the record */
+};
+
+/* Verifies and takes a copy. On failure message says which part is wrong. */
 OTUS_MUST_CHECK enum otus_status otus_filter_load(struct otus_filter **out_filter, char *message,
                                                   size_t message_len, const uint8_t *program,
                                                   size_t len);
 void otus_filter_free(struct otus_filter *filter); /* NULL-safe */
 
-/* payload_type: "sip", "rtp", ... as in the record. An absent string label is
- * "", an absent integer label is -1 (see docs for the reason). */
-bool otus_filter_run(const struct otus_filter *filter, const struct otus_packet_meta *meta,
-                     const struct otus_label_set *labels, struct otus_slice payload_type);
+bool otus_filter_run(const struct otus_filter *filter, const struct otus_filter_input *input);
 
 #endif

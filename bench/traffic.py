@@ -28,7 +28,9 @@ def udp_frame(src: str, dst: str, payload: bytes, sport: int = 5060, dport: int 
     """Build an Ethernet frame with IPv4 and UDP around a payload."""
     source, target = (bytes(map(int, a.split("."))) for a in (src, dst))
     udp = struct.pack("!HHHH", sport, dport, 8 + len(payload), 0) + payload
-    head = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0x4000, 64, 17, 0, source, target)
+    head = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0x4000, 64, 17, 0, source, target
+    )
     head = head[:10] + struct.pack("!H", _ip_sum(head)) + head[12:]
     return b"\x02\0\0\0\0\x02\x02\0\0\0\0\x01\x08\0" + head + udp
 
@@ -65,7 +67,9 @@ class _Call:
             f"CSeq: {cseq}",
         ]
 
-    def request(self, method: str, cseq: int, *, answered: bool = False, sdp: bool = False) -> bytes:
+    def request(
+        self, method: str, cseq: int, *, answered: bool = False, sdp: bool = False
+    ) -> bytes:
         lines = self._common(
             f"{method} sip:{self.peer}@{self.proxy}:5060;transport=udp SIP/2.0",
             f"{cseq} {method}",

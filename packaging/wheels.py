@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 ARCHITECTURES = ("x86_64", "aarch64")
 # 2.28 is Debian 10's and RHEL 8's: the oldest that still get security fixes.
 GLIBC = "2.28"
-POLICY = f"manylinux_{GLIBC.replace('.', '_')}"
 # hatchling's own fallback, where there is no git to ask.
 FALLBACK_EPOCH = "1580601600"
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from otus_sdk.model import DecodedPacket, Envelope, OutputPacket
@@ -20,6 +19,7 @@ from otus_sdk.protocols import (
     PacketBatch,
     Parser,
     ParseResult,
+    PluginFault,
     Processor,
     RecordBatch,
     Reporter,
@@ -39,13 +39,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PluginFault:
-    """Stands where a result would be: the plugin raised on this packet."""
-
-    error: Exception
 
 
 async def maybe_await(value: Awaitable[T] | T) -> T:
@@ -241,7 +234,7 @@ def report_function(
 
     Returns:
         A coroutine function. A per-packet reporter's exceptions count the
-        record as dropped under the exception's class name.
+        record as failed under the exception's class name.
 
     Raises:
         TypeError: The object has neither form.
@@ -258,7 +251,7 @@ def report_function(
     report_packet = reporter.report
 
     async def each(batch: RecordBatch) -> ReportResult:
-        reported, dropped = 0, dict[str, int]()
+        reported, failed = 0, dict[str, int]()
         for packet in batch:
             try:
                 pending: Any = report_packet(packet)
@@ -267,10 +260,10 @@ def report_function(
                 reported += 1
             except Exception as error:  # noqa: BLE001 counted under its class name
                 reason = type(error).__name__
-                dropped[reason] = dropped.get(reason, 0) + 1
+                failed[reason] = failed.get(reason, 0) + 1
                 if on_fault is not None:
                     on_fault(packet, error)
-        return ReportResult(reported, dropped)
+        return ReportResult(reported, failed=failed)
 
     return each
 

@@ -41,6 +41,7 @@ __all__ = [
     "ParseResult",
     "Parser",
     "Plugin",
+    "PluginFault",
     "Processor",
     "RecordBatch",
     "ReportResult",
@@ -158,6 +159,13 @@ class ParseResult:
     payload_type: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class PluginFault:
+    """Stands where a result would be: the plugin raised on this packet."""
+
+    error: Exception
+
+
 @runtime_checkable
 class Parser(Plugin, Protocol):
     """Understands one protocol, packet by packet.
@@ -186,8 +194,12 @@ class Parser(Plugin, Protocol):
             The payload (see `ParseResult.payload`) and the labels.
 
         Raises:
-            Exception: It is not what it looked like. Counted as a parse error
-                of this parser; the packet is not offered to the next one.
+            PacketTooShort, UnsupportedProtocol: It is mine, and malformed: a
+                parse error of this parser, which is counted and ends the
+                packet's way. No fault of the plugin.
+            Exception: A fault of the plugin. The packet goes on to the next
+                parser, or is dropped as a parse error, as the task's
+                `faults.on_error` says.
         """
         ...
 
@@ -235,19 +247,20 @@ class BatchParser(Plugin, Protocol):
 
     payload_type: str
 
-    def parse_batch(self, batch: PacketBatch) -> Sequence[ParseResult | None]:
+    def parse_batch(self, batch: PacketBatch) -> Sequence[ParseResult | PluginFault | None]:
         """Parses what is its own.
 
         Args:
             batch: The packets that no parser before took.
 
         Returns:
-            One entry a packet, in order: the result, or None where the packet
-            is not this parser's. A wrong length is a fault of the plugin.
+            One entry a packet, in order: the result; None where the packet is
+            not this parser's; `PluginFault` around the exception
+            where it is, and can't be parsed (see `Parser.handle`). A wrong
+            length is a fault of the plugin.
 
         Raises:
-            Exception: Counted as a parse error for each packet of the batch;
-                return None for single packets that you can't make sense of.
+            Exception: A fault of the plugin that costs the whole batch.
         """
         ...
 
@@ -270,7 +283,7 @@ class Processor(Plugin, Protocol):
 
         Raises:
             Exception: Counted; the record is kept or dropped as the task's
-                `on_error` says (keep, unless set otherwise).
+                `faults.on_error` says (keep, unless set otherwise).
         """
         ...
 
@@ -337,7 +350,7 @@ class BatchProcessor(Plugin, Protocol):
 
         Raises:
             Exception: Counted; the whole batch is kept or dropped as the
-                task's `on_error` says.
+                task's `faults.on_error` says.
         """
         ...
 
@@ -349,19 +362,21 @@ class BatchProcessor(Plugin, Protocol):
 class ReportResult:
     """What became of the records of one call.
 
-    `reported + sum(dropped.values()) + pending` is the number of records in
-    the batch: the ledger checks it.
+    Reported, dropped, failed and pending together are the records of the
+    batch: the ledger checks it.
 
     Attributes:
         reported: Delivered.
-        dropped: Given up, by reason ("timeout", "too_large", ...).
+        dropped: Given up before trying, by reason ("too_large", ...).
         pending: Taken over, to be delivered later; the reporter's `stats` then
             tells what became of them.
+        failed: Tried and not delivered, by reason ("timeout", ...).
     """
 
     reported: int
     dropped: Mapping[str, int] = field(default_factory=dict)
     pending: int = 0
+    failed: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

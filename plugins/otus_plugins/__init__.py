@@ -1,0 +1,1 @@
+"""The plugins that come with Otus; they use the same contracts as anybody's."""

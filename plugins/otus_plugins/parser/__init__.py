@@ -1,0 +1,1 @@
+"""What understands a protocol."""

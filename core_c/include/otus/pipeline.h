@@ -5,6 +5,7 @@
 #include <stdbool.h>
 
 #include "otus/batch.h"
+#include "otus/bpf.h"
 #include "otus/capture.h"
 #include "otus/counters.h"
 #include "otus/decode.h"
@@ -83,10 +84,10 @@ struct otus_pipeline_config {
     struct otus_envelope envelope;
     struct otus_decoder_config decoder;
     struct otus_stream_config streams;
-    struct otus_flow_registry *flows; /* NULL: no registry */
-    const struct otus_bpf_insn
-        *exact_filter; /* run on the innermost datagram as an Ethernet frame */
+    struct otus_flow_registry *flows;         /* NULL: no registry */
+    const struct otus_bpf_insn *exact_filter; /* run over the decoded packet as exact_view says */
     uint32_t exact_filter_len;
+    enum otus_exact_view exact_view;
     const struct otus_stage *stages;
     uint32_t num_stages;
     /* Names of the labels with ids from OTUS_NUM_LABELS on; at most

@@ -1,0 +1,269 @@
+/* The native stages: parsers in the task's order, then processors. */
+#include <stdio.h>
+#include <time.h>
+
+#include "pipeline_internal.h"
+
+enum { IP_UDP = 17, IP_TCP = 6, IP_SCTP = 132 };
+
+#define SLICE(literal)                                                                             \
+    (struct otus_slice)                                                                            \
+    {                                                                                              \
+        (const uint8_t *)(literal), sizeof(literal) - 1                                            \
+    }
+
+struct otus_slice otus_payload_type_name(const struct otus_work *work)
+{
+    switch (work->payload_type) {
+    case OTUS_PAYLOAD_SIP:
+        return SLICE("sip");
+    case OTUS_PAYLOAD_RTP:
+        return SLICE("rtp");
+    case OTUS_PAYLOAD_RTCP:
+        return SLICE("rtcp");
+    case OTUS_PAYLOAD_PLUGIN:
+        return work->payload_name;
+    default:
+        return SLICE("raw");
+    }
+}
+
+static struct otus_slice sip_transport(const struct otus_packet_meta *meta)
+{
+    if (meta->flags & OTUS_PACKET_WEBSOCKET)
+        return SLICE("ws");
+    switch (meta->protocol) {
+    case IP_UDP:
+        return SLICE("udp");
+    case IP_TCP:
+        return SLICE("tcp");
+    case IP_SCTP:
+        return SLICE("sctp");
+    default:
+        return SLICE("other");
+    }
+}
+
+static uint32_t sip_flags(const struct otus_packet_meta *meta)
+{
+    uint32_t flags = 0;
+    if (meta->flags & OTUS_PACKET_STREAM)
+        flags |= OTUS_SIP_ON_STREAM;
+    if (meta->flags & OTUS_PACKET_TRUNCATED)
+        flags |= OTUS_SIP_TRUNCATED;
+    return flags;
+}
+
+static bool parse_sip_message(struct otus_pipeline *pipeline, struct otus_work *work)
+{
+    work->sip_ready = otus_sip_parse(pipeline->sip_parser, &pipeline->sip, work->payload.at,
+                                     work->payload.len, sip_flags(work->meta)) == OTUS_OK;
+    return work->sip_ready;
+}
+
+static void take(struct otus_work *work, uint8_t payload_type, uint32_t stage)
+{
+    work->state = OTUS_RECORD_PARSED;
+    work->payload_type = payload_type;
+    work->parser = (uint16_t)stage;
+}
+
+static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, uint32_t index,
+                      struct otus_tally *tally)
+{
+    if (!otus_sip_can_handle(work->payload.at, work->payload.len))
+        return;
+    if (!parse_sip_message(pipeline, work)) {
+        work->state = OTUS_RECORD_DROPPED;
+        otus_tally_add(tally, OTUS_COUNT_PARSE_ERROR_SIP);
+        return;
+    }
+    take(work, OTUS_PAYLOAD_SIP, index);
+    otus_tally_add(tally, OTUS_COUNT_PARSED_SIP);
+    otus_sip_labels(&pipeline->sip, sip_transport(work->meta), &pipeline->labels,
+                    &pipeline->batch.arena);
+    const struct otus_stage *stage = &pipeline->stages[index];
+    for (uint32_t i = 0; i < stage->num_header_labels; i++) {
+        const struct otus_header_label *wanted = &stage->header_labels[i];
+        struct otus_slice value;
+        if (otus_sip_find_header(&pipeline->sip, wanted->name, strlen(wanted->name), &value))
+            otus_label_put(&pipeline->labels, wanted->id, value);
+    }
+    if (pipeline->config.flows != NULL)
+        otus_sip_register_media(pipeline->config.flows, &pipeline->sip, work->meta->ts_ns,
+                                &pipeline->counters);
+}
+
+static bool find_flow(struct otus_pipeline *pipeline, const struct otus_packet_meta *meta)
+{
+    struct otus_flow_key key = {
+        .ip_version = meta->ip_version, .protocol = meta->protocol, .port = meta->dst_port};
+    memcpy(key.ip, meta->dst_ip, sizeof key.ip);
+    if (otus_flow_get(pipeline->config.flows, &pipeline->flow, &key, meta->ts_ns))
+        return true;
+    key.port = meta->src_port;
+    memcpy(key.ip, meta->src_ip, sizeof key.ip);
+    return otus_flow_get(pipeline->config.flows, &pipeline->flow, &key, meta->ts_ns);
+}
+
+/* Decimal, without the cost of printf on the packet path. */
+static struct otus_slice decimal(char *scratch, uint32_t value)
+{
+    char *end = scratch + LABEL_SCRATCH;
+    char *at = end;
+    do {
+        *--at = (char)('0' + value % 10);
+        value /= 10;
+    } while (value != 0);
+    return (struct otus_slice){(const uint8_t *)at, (uint32_t)(end - at)};
+}
+
+static bool parse_rtp_header(struct otus_pipeline *pipeline, struct otus_work *work, bool is_rtcp)
+{
+    enum otus_status status =
+        is_rtcp ? otus_rtcp_parse(&pipeline->rtcp, work->payload.at, work->payload.len)
+                : otus_rtp_parse(&pipeline->rtp, work->payload.at, work->payload.len);
+    work->rtp_ready = status == OTUS_OK;
+    return work->rtp_ready;
+}
+
+static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, uint32_t index,
+                      struct otus_tally *tally)
+{
+    /* RFC 3550 5.1: version 2 in the top bits. Cheaper than the registry. */
+    if (pipeline->config.flows == NULL || work->meta->protocol != IP_UDP || work->payload.len < 8 ||
+        work->payload.at[0] >> 6 != 2)
+        return;
+    if (!find_flow(pipeline, work->meta))
+        return;
+    bool is_rtcp = pipeline->flow.kind == OTUS_FLOW_RTCP ||
+                   (pipeline->flow.kind == OTUS_FLOW_RTP_RTCP_MUX &&
+                    otus_rtp_is_rtcp(work->payload.at, work->payload.len));
+    if (!parse_rtp_header(pipeline, work, is_rtcp)) {
+        work->state = OTUS_RECORD_DROPPED;
+        otus_tally_add(tally, OTUS_COUNT_PARSE_ERROR_RTP);
+        return;
+    }
+    struct otus_slice call_id = {pipeline->flow.octets, pipeline->flow.len};
+    struct otus_label_set *labels = &pipeline->labels;
+    if (is_rtcp) {
+        take(work, OTUS_PAYLOAD_RTCP, index);
+        otus_tally_add(tally, OTUS_COUNT_PARSED_RTCP);
+        otus_label_put(labels, OTUS_LABEL_RTCP_CALL_ID, call_id);
+        otus_label_put(labels, OTUS_LABEL_RTCP_SSRC,
+                       decimal(pipeline->scratch[0], pipeline->rtcp.ssrc));
+        otus_label_put(labels, OTUS_LABEL_RTCP_PACKET_TYPE,
+                       decimal(pipeline->scratch[1], pipeline->rtcp.packet_type));
+    } else {
+        take(work, OTUS_PAYLOAD_RTP, index);
+        otus_tally_add(tally, OTUS_COUNT_PARSED_RTP);
+        otus_label_put(labels, OTUS_LABEL_RTP_CALL_ID, call_id);
+        otus_label_put(labels, OTUS_LABEL_RTP_SSRC,
+                       decimal(pipeline->scratch[0], pipeline->rtp.ssrc));
+        otus_label_put(labels, OTUS_LABEL_RTP_PAYLOAD_TYPE,
+                       decimal(pipeline->scratch[1], pipeline->rtp.payload_type));
+    }
+}
+
+void otus_restore_payload(struct otus_pipeline *pipeline, struct otus_work *work)
+{
+    if (work->payload_type == OTUS_PAYLOAD_SIP && !work->sip_ready)
+        (void)parse_sip_message(pipeline, work);
+    else if ((work->payload_type == OTUS_PAYLOAD_RTP || work->payload_type == OTUS_PAYLOAD_RTCP) &&
+             !work->rtp_ready)
+        (void)parse_rtp_header(pipeline, work, work->payload_type == OTUS_PAYLOAD_RTCP);
+}
+
+static void run_filter(struct otus_pipeline *pipeline, struct otus_work *work,
+                       const struct otus_stage *stage, struct otus_tally *tally)
+{
+    struct otus_filter_input input = {.meta = work->meta,
+                                      .tunnels = work->tunnels,
+                                      .labels = &pipeline->labels,
+                                      .payload_type = otus_payload_type_name(work)};
+    bool matches = otus_filter_run(stage->filter, &input);
+    if (matches == (stage->action == OTUS_FILTER_KEEP_IF))
+        return;
+    work->state = OTUS_RECORD_DROPPED;
+    otus_tally_add(tally, OTUS_COUNT_PROCESS_FILTER);
+}
+
+static void run_label(struct otus_pipeline *pipeline, const struct otus_stage *stage)
+{
+    for (uint32_t i = 0; i < stage->num_labels; i++) {
+        const char *value = stage->labels[i].value;
+        otus_label_put(&pipeline->labels, stage->labels[i].id,
+                       (struct otus_slice){(const uint8_t *)value, (uint32_t)strlen(value)});
+    }
+}
+
+static uint32_t run_parsers(struct otus_pipeline *pipeline, struct otus_work *work, uint32_t first,
+                            struct otus_tally *tally)
+{
+    for (uint32_t i = first; i < pipeline->num_parsers; i++) {
+        enum otus_stage_kind kind = pipeline->stages[i].kind;
+        if (kind == OTUS_STAGE_PARSE_PYTHON)
+            return i;
+        if (work->state != OTUS_RECORD_OFFERED)
+            continue;
+        if (kind == OTUS_STAGE_PARSE_SIP)
+            parse_sip(pipeline, work, i, tally);
+        else
+            parse_rtp(pipeline, work, i, tally);
+        if (work->state == OTUS_RECORD_DROPPED)
+            return pipeline->num_stages;
+    }
+    if (work->state != OTUS_RECORD_OFFERED)
+        return pipeline->num_parsers;
+    if (!pipeline->config.forward_unmatched) {
+        work->state = OTUS_RECORD_DROPPED;
+        otus_tally_add(tally, OTUS_COUNT_UNMATCHED);
+        return pipeline->num_stages;
+    }
+    otus_tally_add(tally, OTUS_COUNT_FORWARDED);
+    work->state = OTUS_RECORD_PARSED;
+    work->payload_type = OTUS_PAYLOAD_RAW;
+    return pipeline->num_parsers;
+}
+
+static uint32_t run_processors(struct otus_pipeline *pipeline, struct otus_work *work,
+                               uint32_t first, struct otus_tally *tally)
+{
+    for (uint32_t i = first; i < pipeline->num_stages; i++) {
+        const struct otus_stage *stage = &pipeline->stages[i];
+        if (stage->kind == OTUS_STAGE_PROCESS_PYTHON)
+            return i;
+        if (stage->kind == OTUS_STAGE_FILTER)
+            run_filter(pipeline, work, stage, tally);
+        else
+            run_label(pipeline, stage);
+        if (work->state == OTUS_RECORD_DROPPED)
+            break;
+    }
+    return pipeline->num_stages;
+}
+
+uint32_t otus_run_stages(struct otus_pipeline *pipeline, struct otus_work *work, uint32_t first,
+                         struct otus_tally *tally)
+{
+    uint64_t start = work->sampled ? otus_now_ns(CLOCK_MONOTONIC) : 0;
+    uint32_t at = first;
+    /* Also where no parser is left: what none took is decided there. */
+    if (first <= pipeline->num_parsers) {
+        at = run_parsers(pipeline, work, first, tally);
+        if (work->sampled) {
+            uint64_t now = otus_now_ns(CLOCK_MONOTONIC);
+            otus_latency_add(&pipeline->latency[OTUS_LATENCY_PARSE], now - start);
+            start = now;
+        }
+        if (at < pipeline->num_parsers)
+            return at;
+    }
+    if (work->state == OTUS_RECORD_DROPPED)
+        return pipeline->num_stages;
+    at = run_processors(pipeline, work, at, tally);
+    if (work->sampled)
+        otus_latency_add(&pipeline->latency[OTUS_LATENCY_PROCESS],
+                         otus_now_ns(CLOCK_MONOTONIC) - start);
+    return at;
+}

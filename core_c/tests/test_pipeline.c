@@ -1,0 +1,278 @@
+/* The pipeline from octets to records: order, full batches, the ledger. */
+#include <stdlib.h>
+
+#include "check.h"
+#include "otus/pipeline.h"
+
+enum { ETHERNET = 14, IP_HEADER = 20, UDP_HEADER = 8, MAX_FILE = 1 << 20 };
+
+/* A pcap file put together in memory: little-endian, microseconds, Ethernet. */
+struct file {
+    uint8_t octets[MAX_FILE];
+    size_t len;
+    uint32_t num_frames;
+};
+
+static void le32(struct file *file, uint32_t value)
+{
+    for (int shift = 0; shift < 32; shift += 8)
+        file->octets[file->len++] = (uint8_t)(value >> shift);
+}
+
+static void be16(struct file *file, uint32_t value)
+{
+    file->octets[file->len++] = (uint8_t)(value >> 8);
+    file->octets[file->len++] = (uint8_t)value;
+}
+
+static void append(struct file *file, const void *octets, size_t len)
+{
+    memcpy(file->octets + file->len, octets, len);
+    file->len += len;
+}
+
+static struct file *new_file(void)
+{
+    struct file *file = calloc(1, sizeof *file);
+    if (file == NULL)
+        abort();
+    le32(file, 0xa1b2c3d4);
+    le32(file, 0x00040002);
+    le32(file, 0);
+    le32(file, 0);
+    le32(file, 65535);
+    le32(file, 1);
+    return file;
+}
+
+static void add_udp(struct file *file, const char *payload)
+{
+    static const uint8_t link[] = {2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 8, 0};
+    static const uint8_t addresses[] = {10, 0, 0, 1, 10, 0, 0, 2};
+    size_t len = strlen(payload);
+    size_t frame = ETHERNET + IP_HEADER + UDP_HEADER + len;
+    le32(file, 1700000000);
+    le32(file, file->num_frames++);
+    le32(file, (uint32_t)frame);
+    le32(file, (uint32_t)frame);
+    append(file, link, sizeof link);
+    be16(file, 0x4500);
+    be16(file, (uint32_t)(IP_HEADER + UDP_HEADER + len));
+    be16(file, 0);
+    be16(file, 0);
+    be16(file, 0x4011);
+    be16(file, 0);
+    append(file, addresses, sizeof addresses);
+    be16(file, 5060);
+    be16(file, 5062);
+    be16(file, (uint32_t)(UDP_HEADER + len));
+    be16(file, 0);
+    append(file, payload, len);
+}
+
+static void add_sip(struct file *file, int number)
+{
+    char text[512];
+    snprintf(text, sizeof text,
+             "OPTIONS sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK%d\r\n"
+             "From: <sip:alice@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\n"
+             "Call-ID: call-%d\r\nCSeq: %d OPTIONS\r\nContent-Length: 0\r\n\r\n",
+             number, number, number);
+    add_udp(file, text);
+}
+
+static const struct otus_stage sip_stage[] = {{.kind = OTUS_STAGE_PARSE_SIP}};
+
+static struct otus_pipeline_config default_config(void)
+{
+    struct otus_pipeline_config config = {
+        .envelope = {.task_id = "t", .agent_id = "a", .pipeline_id = "p"},
+        .stages = sip_stage,
+        .num_stages = 1,
+        .outputs = OTUS_OUTPUT_JSON,
+    };
+    otus_decoder_config_init(&config.decoder);
+    otus_stream_config_init(&config.streams);
+    return config;
+}
+
+static struct otus_pipeline *open_over(const struct file *file,
+                                       const struct otus_pipeline_config *config)
+{
+    struct otus_capture *capture = NULL;
+    struct otus_pipeline *pipeline = NULL;
+    char message[256] = "";
+    struct otus_memory_config memory = {file->octets, file->len, 1};
+    CHECK_EQ(otus_capture_open_memory(&capture, message, sizeof message, &memory), OTUS_OK);
+    CHECK_EQ(otus_pipeline_open(&pipeline, capture, config), OTUS_OK);
+    return pipeline;
+}
+
+static uint64_t count(const struct otus_pipeline *pipeline, enum otus_counter id)
+{
+    uint64_t values[OTUS_NUM_COUNTERS];
+    otus_pipeline_get_counters(pipeline, values);
+    return values[id];
+}
+
+static void check_text(const struct otus_batch *batch, struct otus_span span, const char *want)
+{
+    CHECK_TEXT(batch->arena.base + span.off, span.len, want);
+}
+
+static void test_records_in_order(void)
+{
+    check_about = "every message becomes one record, in order, keyed by its Call-ID";
+    struct file *file = new_file();
+    for (int i = 0; i < 10; i++)
+        add_sip(file, i);
+    add_udp(file, "this is no SIP");
+    struct otus_pipeline_config config = default_config();
+    struct otus_pipeline *pipeline = open_over(file, &config);
+    uint32_t next = 0;
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_E_END);
+    CHECK_EQ(next, 1);
+    const struct otus_batch *batch = otus_pipeline_batch(pipeline);
+    CHECK_EQ(batch->num_records, 10);
+    for (uint32_t i = 0; i < batch->num_records; i++) {
+        char want[32];
+        snprintf(want, sizeof want, "call-%u", i);
+        check_text(batch, batch->records[i].key, want);
+        CHECK(batch->records[i].json.len > 0);
+        CHECK_EQ(batch->records[i].payload_type, OTUS_PAYLOAD_SIP);
+        CHECK_EQ(batch->records[i].meta.src_port, 5060);
+    }
+    CHECK_EQ(count(pipeline, OTUS_COUNT_RECEIVED), 11);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_SIP), 10);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_UNMATCHED), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), 10);
+    otus_pipeline_close(pipeline);
+    free(file);
+}
+
+static void test_small_batches(void)
+{
+    check_about = "a batch too small for all loses none and repeats none, at every arena size";
+    struct file *file = new_file();
+    enum { NUM = 40 };
+    for (int i = 0; i < NUM; i++)
+        add_sip(file, i);
+    for (uint32_t arena = 4096; arena < 12000; arena += 97) {
+        struct otus_pipeline_config config = default_config();
+        config.arena_octets = arena;
+        config.max_records = 7;
+        struct otus_pipeline *pipeline = open_over(file, &config);
+        enum otus_status status = OTUS_OK;
+        uint32_t num = 0;
+        uint32_t next;
+        while (status == OTUS_OK) {
+            status = otus_pipeline_poll(pipeline, &next, 0);
+            const struct otus_batch *batch = otus_pipeline_batch(pipeline);
+            for (uint32_t i = 0; i < batch->num_records; i++) {
+                char want[32];
+                snprintf(want, sizeof want, "call-%u", num++);
+                check_text(batch, batch->records[i].key, want);
+            }
+        }
+        CHECK_EQ(status, OTUS_E_END);
+        CHECK_EQ(num, NUM);
+        CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_SIP), NUM);
+        CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), NUM);
+        otus_pipeline_close(pipeline);
+    }
+    free(file);
+}
+
+static void test_too_large(void)
+{
+    check_about = "a record that no batch can hold is counted and stops nothing";
+    struct file *file = new_file();
+    add_sip(file, 1);
+    struct otus_pipeline_config config = default_config();
+    config.arena_octets = 200;
+    struct otus_pipeline *pipeline = open_over(file, &config);
+    uint32_t next;
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_E_END);
+    CHECK_EQ(otus_pipeline_batch(pipeline)->num_records, 0);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_SIP), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_EMIT_TOO_LARGE), 1);
+    otus_pipeline_close(pipeline);
+    free(file);
+}
+
+static struct otus_slice slice(const char *text)
+{
+    return (struct otus_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
+}
+
+static void test_python_stages(void)
+{
+    check_about = "a Python parser before sip takes some, sip the rest, a processor drops one";
+    struct file *file = new_file();
+    add_sip(file, 0);
+    add_udp(file, "mine 1");
+    add_sip(file, 2);
+    add_udp(file, "nobody's");
+    static const struct otus_stage stages[] = {{.kind = OTUS_STAGE_PARSE_PYTHON},
+                                               {.kind = OTUS_STAGE_PARSE_SIP},
+                                               {.kind = OTUS_STAGE_PROCESS_PYTHON}};
+    struct otus_pipeline_config config = default_config();
+    config.stages = stages;
+    config.num_stages = 3;
+    struct otus_pipeline *pipeline = open_over(file, &config);
+    struct otus_batch *batch = otus_pipeline_batch(pipeline);
+    uint32_t next = 99;
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_E_END);
+    CHECK_EQ(next, 0);
+    CHECK_EQ(batch->num_records, 4);
+    CHECK_EQ(otus_pipeline_take(pipeline, 1, 0, slice("mine"), slice("{\"number\":1}")), OTUS_OK);
+    otus_pipeline_label(pipeline, 1, slice("mine.number"), slice("1"));
+    CHECK_EQ(otus_pipeline_resume(pipeline, &next, 1), OTUS_OK);
+    CHECK_EQ(next, 2);
+    CHECK_EQ(batch->records[0].payload_type, OTUS_PAYLOAD_SIP);
+    CHECK_EQ(batch->records[1].payload_type, OTUS_PAYLOAD_PLUGIN);
+    CHECK_EQ(batch->records[3].state, OTUS_RECORD_DROPPED);
+    static const uint8_t keep[] = {1, 1, 0, 1};
+    otus_pipeline_keep(pipeline, keep, OTUS_COUNT_PROCESS_PLUGIN);
+    CHECK_EQ(otus_pipeline_resume(pipeline, &next, 3), OTUS_OK);
+    CHECK_EQ(next, 3);
+    CHECK(batch->records[0].json.len > 0);
+    CHECK(batch->records[1].json.len > 0);
+    CHECK_EQ(batch->records[2].json.len, 0);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_SIP), 2);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_PLUGIN), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_UNMATCHED), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PROCESS_PLUGIN), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), 2);
+    otus_pipeline_close(pipeline);
+    free(file);
+}
+
+static void test_bad_stages(void)
+{
+    check_about = "a parser behind a processor is refused";
+    struct file *file = new_file();
+    static const struct otus_stage stages[] = {{.kind = OTUS_STAGE_LABEL},
+                                               {.kind = OTUS_STAGE_PARSE_SIP}};
+    struct otus_pipeline_config config = default_config();
+    config.stages = stages;
+    config.num_stages = 2;
+    struct otus_capture *capture = NULL;
+    struct otus_pipeline *pipeline = NULL;
+    char message[256];
+    struct otus_memory_config memory = {file->octets, file->len, 1};
+    CHECK_EQ(otus_capture_open_memory(&capture, message, sizeof message, &memory), OTUS_OK);
+    CHECK_EQ(otus_pipeline_open(&pipeline, capture, &config), OTUS_E_INVALID);
+    CHECK(pipeline == NULL);
+    free(file);
+}
+
+int main(void)
+{
+    test_records_in_order();
+    test_small_batches();
+    test_too_large();
+    test_python_stages();
+    test_bad_stages();
+    return check_summary();
+}

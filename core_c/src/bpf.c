@@ -10,7 +10,10 @@
 enum {
     ETHERNET_HEADER = 14,
     VLAN_TAG = 4,
-    HEAD_OCTETS = ETHERNET_HEADER + VLAN_TAG * (OTUS_MAX_VLANS + 1),
+    IPV4_MIN_HEADER = 20,
+    IPV4_MAX_HEADER = 60,
+    IPV6_HEADER = 40,
+    HEAD_OCTETS = ETHERNET_HEADER + VLAN_TAG * (OTUS_MAX_VLANS + 1) + IPV4_MAX_HEADER,
 };
 
 struct otus_bpf {
@@ -404,7 +407,7 @@ uint32_t otus_bpf_run(const struct otus_bpf *bpf, const struct otus_raw_packet *
 
 /* --- the exact filter --- */
 
-/* The last octets of an Ethernet header that is being made up. */
+/* Headers that are being made up. */
 struct head_writer {
     uint8_t octets[HEAD_OCTETS];
     uint32_t len;
@@ -422,6 +425,18 @@ static void head_put16(struct head_writer *head, uint16_t value)
     head_put(head, octets, sizeof octets);
 }
 
+/* Whether something stands between the IP header and the transport: IPv6
+ * extension headers, AH. The decoder steps over them. */
+static bool has_extensions(const struct otus_packet *packet)
+{
+    struct otus_cursor datagram = otus_cursor_of(packet->datagram.at, packet->datagram.len);
+    uint8_t next = 0;
+    if (packet->meta.ip_version != 4 && packet->meta.ip_version != 6)
+        return false;
+    return otus_cursor_peek_u8(&datagram, packet->meta.ip_version == 4 ? 9 : 6, &next) &&
+           next != packet->meta.protocol;
+}
+
 /* Whether the captured frame is, octet for octet, what the view would be made
  * up as: the datagram right behind the Ethernet header and its tags. */
 static bool frame_will_do(const struct otus_packet *packet, const struct otus_raw_packet *raw,
@@ -435,28 +450,58 @@ static bool frame_will_do(const struct otus_packet *packet, const struct otus_ra
            otus_cursor_skip(&frame, header) && frame.at == packet->datagram.at;
 }
 
+static void put_link(struct head_writer *head, const struct otus_packet_meta *meta,
+                     const struct otus_raw_packet *raw, uint32_t num_tags)
+{
+    head_put(head, meta->dst_mac, sizeof meta->dst_mac);
+    head_put(head, meta->src_mac, sizeof meta->src_mac);
+    for (uint32_t i = 0; i < num_tags; i++) {
+        bool stripped = i == 0 && (raw->flags & OTUS_RAW_VLAN_VALID) != 0;
+        head_put16(head, stripped && raw->vlan_tpid != 0 ? raw->vlan_tpid : 0x8100);
+        head_put16(head, stripped ? raw->vlan_tci : meta->vlans[i]);
+    }
+    head_put16(head, meta->ip_version == 4   ? 0x0800
+                     : meta->ip_version == 6 ? 0x86dd
+                                             : meta->ethertype);
+}
+
+/* Puts the IP header as it would be with the transport right behind it. */
+static bool put_plain_ip(struct head_writer *head, const struct otus_packet *packet)
+{
+    struct otus_cursor datagram = otus_cursor_of(packet->datagram.at, packet->datagram.len);
+    uint8_t *at = &head->octets[head->len];
+    uint8_t first = 0;
+    const bool is_ipv6 = packet->meta.ip_version == 6;
+    if (!otus_cursor_peek_u8(&datagram, 0, &first))
+        return false;
+    const uint32_t len = is_ipv6 ? IPV6_HEADER : (first & 0xfU) * 4;
+    if ((!is_ipv6 && len < IPV4_MIN_HEADER) || !otus_cursor_copy(&datagram, at, len))
+        return false;
+    const uint32_t total = packet->transport.len + (is_ipv6 ? 0 : len);
+    const uint32_t length_at = is_ipv6 ? 4 : 2;
+    at[length_at] = (uint8_t)(total >> 8);
+    at[length_at + 1] = (uint8_t)total;
+    at[is_ipv6 ? 6 : 9] = packet->meta.protocol;
+    head->len += len;
+    return true;
+}
+
 static bool match_made_up(const struct otus_bpf *bpf, const struct otus_packet *packet,
-                          const struct otus_raw_packet *raw, uint32_t num_tags)
+                          const struct otus_raw_packet *raw, uint32_t num_tags, bool plain_ip)
 {
     const struct otus_packet_meta *meta = &packet->meta;
     struct head_writer head = {.len = 0};
-    head_put(&head, meta->dst_mac, sizeof meta->dst_mac);
-    head_put(&head, meta->src_mac, sizeof meta->src_mac);
-    for (uint32_t i = 0; i < num_tags; i++) {
-        bool stripped = i == 0 && (raw->flags & OTUS_RAW_VLAN_VALID) != 0;
-        head_put16(&head, stripped && raw->vlan_tpid != 0 ? raw->vlan_tpid : 0x8100);
-        head_put16(&head, stripped ? raw->vlan_tci : meta->vlans[i]);
+    struct otus_slice body = packet->datagram;
+    put_link(&head, meta, raw, num_tags);
+    uint32_t wirelen = head.len + body.len;
+    if ((meta->flags & OTUS_PACKET_TRUNCATED) != 0 && meta->ip_total_len > body.len)
+        wirelen = head.len + meta->ip_total_len;
+    if (plain_ip && put_plain_ip(&head, packet)) {
+        body = packet->transport;
+        wirelen = head.len + body.len;
     }
-    head_put16(&head, meta->ip_version == 4   ? 0x0800
-                      : meta->ip_version == 6 ? 0x86dd
-                                              : meta->ethertype);
-    uint32_t datagram_len = packet->datagram.len;
-    if ((meta->flags & OTUS_PACKET_TRUNCATED) != 0 && meta->ip_total_len > datagram_len)
-        datagram_len = meta->ip_total_len;
-    const struct packet_view view = {.head = {head.octets, head.len},
-                                     .body = packet->datagram,
-                                     .wirelen = head.len + datagram_len,
-                                     .raw = raw};
+    const struct packet_view view = {
+        .head = {head.octets, head.len}, .body = body, .wirelen = wirelen, .raw = raw};
     return run(bpf, &view) != 0;
 }
 
@@ -477,15 +522,17 @@ static bool match_retagged(const struct otus_bpf *bpf, const struct otus_raw_pac
     return run(bpf, &view) != 0;
 }
 
-bool otus_exact_filter_match(const struct otus_bpf *bpf, enum otus_exact_view view,
+bool otus_exact_filter_match(const struct otus_bpf *bpf, uint32_t view,
                              const struct otus_packet *packet, const struct otus_raw_packet *raw)
 {
-    if (view == OTUS_EXACT_FRAME && raw->link_type == OTUS_LINK_ETHERNET &&
+    const bool tagged = (view & OTUS_EXACT_TAGGED) != 0;
+    if ((view & OTUS_EXACT_FRAME) != 0 && raw->link_type == OTUS_LINK_ETHERNET &&
         (packet->meta.flags & OTUS_PACKET_REASSEMBLED) == 0)
-        return (raw->flags & OTUS_RAW_VLAN_VALID) != 0 ? match_retagged(bpf, raw)
-                                                       : otus_bpf_run(bpf, raw) != 0;
-    const uint32_t num_tags = view == OTUS_EXACT_INNER ? 0 : packet->meta.num_vlans;
-    if (frame_will_do(packet, raw, num_tags))
+        return tagged && (raw->flags & OTUS_RAW_VLAN_VALID) != 0 ? match_retagged(bpf, raw)
+                                                                 : otus_bpf_run(bpf, raw) != 0;
+    const uint32_t num_tags = tagged ? packet->meta.num_vlans : 0;
+    const bool plain_ip = (view & OTUS_EXACT_EXTENSIONS) == 0 && has_extensions(packet);
+    if (!plain_ip && frame_will_do(packet, raw, num_tags))
         return otus_bpf_run(bpf, raw) != 0;
-    return match_made_up(bpf, packet, raw, num_tags);
+    return match_made_up(bpf, packet, raw, num_tags, plain_ip);
 }

@@ -28,17 +28,23 @@ void otus_bpf_free(struct otus_bpf *bpf); /* NULL-safe */
  * metadata is what SKF_AD_VLAN_TAG and SKF_AD_VLAN_TAG_PRESENT load. */
 uint32_t otus_bpf_run(const struct otus_bpf *bpf, const struct otus_raw_packet *raw);
 
-/* What a program compiled for Ethernet is run over after decoding. */
+/* What a program compiled for Ethernet is run over after decoding. By default it
+ * is the innermost datagram as simple as can be: a header without VLAN tags, IP
+ * without IPv6 extension headers and AH, transport. So `udp port 5060` finds
+ * what it means, although libpcap looks for the ports at one place only. An
+ * expression that names what is taken away wants it left in; bits. */
 enum otus_exact_view {
-    OTUS_EXACT_INNER = 0, /* innermost datagram behind an Ethernet header without tags */
-    OTUS_EXACT_TAGGED,    /* the same with the packet's VLAN tags: the expression names `vlan` */
-    OTUS_EXACT_FRAME,     /* the frame as on the wire, stripped tag put back: the expression names
-                             mpls, pppoes, ...; a reassembled datagram is seen as TAGGED */
+    OTUS_EXACT_INNER = 0,
+    OTUS_EXACT_TAGGED = 1 << 0,     /* with the packet's VLAN tags: it names `vlan` */
+    OTUS_EXACT_EXTENSIONS = 1 << 1, /* with extension headers: `ip6 protochain`, `ah`, `ip6[6]` */
+    OTUS_EXACT_FRAME = 1 << 2,      /* the frame as captured: `mpls`, `pppoes`; not for what
+                                       was reassembled or is not Ethernet */
 };
 
-/* Whether the exact filter accepts a decoded packet. Copies no datagram: where
- * the frame itself does not do, the header is made on the stack. */
-bool otus_exact_filter_match(const struct otus_bpf *bpf, enum otus_exact_view view,
+/* Whether the exact filter accepts a decoded packet; view: bits of enum
+ * otus_exact_view. Copies no payload: where the frame itself does not do, the
+ * headers are made up on the stack. */
+bool otus_exact_filter_match(const struct otus_bpf *bpf, uint32_t view,
                              const struct otus_packet *packet, const struct otus_raw_packet *raw);
 
 #endif

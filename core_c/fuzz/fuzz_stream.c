@@ -43,7 +43,9 @@ static bool read_segment(struct otus_cursor *input, struct otus_packet *segment,
     segment->meta.src_port = (uint16_t)(1000 + stream);
     segment->meta.tcp_flags = head >> 2;
     /* Mostly in order, so that messages come together. */
-    segment->meta.tcp_seq = next[stream] + (head & 0x80 ? (uint32_t)(int16_t)step : 0);
+    segment->meta.tcp_seq = next[stream];
+    if (head & 0x80)
+        segment->meta.tcp_seq += step | ((step & 0x8000u) != 0 ? 0xffff0000u : 0u); /* signed */
     next[stream] = segment->meta.tcp_seq + (uint32_t)take;
     segment->meta.ts_ns += (uint64_t)(step & 0xff) * 10000000u;
     segment->payload = (struct otus_slice){payload.at, (uint32_t)take};

@@ -1,0 +1,412 @@
+"""Pipelines: what a task's stages become in the core, and the thread that drives them.
+
+The order of the task is never changed. Stages that the core knows run inside
+its call, one after the other; at a Python stage the call stops, the plugin is
+asked, and the call goes on behind it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import otus_core
+from otus_agent.ledger import Counters, SourceAccount, add_counters
+from otus_agent.resolve import ResolvedPlugin, ResolvedTask
+from otus_agent.stages import FaultTracker, ParserStage, PluginFailed, ProcessorStage, PythonStage
+from otus_sdk.errors import OtusError, PluginInitFailed
+from otus_sdk.factory import NativeStage, PluginKind
+
+__all__ = ["PipelineWorker", "StagePlan", "build_stages", "core_outputs"]
+
+log = logging.getLogger("otus.pipeline")
+
+# How long an idle pipeline sleeps in the core; finish() and interrupt() wake it.
+POLL_TIMEOUT_MS = 1000
+MAX_THREAD_NAME = 15
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStage:
+    """One stage before the core sees it: native, or a plugin instance.
+
+    Attributes:
+        resolved: The plugin.
+        native: What the core runs instead, or None.
+        plugin: The instance, where Python runs it.
+        tracker: Its faults, likewise.
+    """
+
+    resolved: ResolvedPlugin
+    native: NativeStage | None = None
+    plugin: Any = None
+    tracker: FaultTracker | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StagePlan:
+    """The stages of one pipeline, in order: parsers, then processors."""
+
+    stages: tuple[PlannedStage, ...]
+
+    @property
+    def plugins(self) -> list[PlannedStage]:
+        """Those that Python runs."""
+        return [stage for stage in self.stages if stage.plugin is not None]
+
+    @property
+    def trackers(self) -> list[FaultTracker]:
+        """The faults of each of them."""
+        return [stage.tracker for stage in self.stages if stage.tracker is not None]
+
+
+def build_stages(task: ResolvedTask) -> StagePlan:
+    """Makes the stages of one pipeline; plugins are constructed, not yet initialised.
+
+    Raises:
+        PluginInitFailed: A factory raised, or made something that is no plugin.
+    """
+    planned: list[PlannedStage] = []
+    for resolved in (*task.parsers, *task.processors):
+        factory = resolved.factory
+        native = factory.native(resolved.config) if factory.native is not None else None
+        if native is not None:
+            planned.append(PlannedStage(resolved, native))
+            continue
+        tracker = FaultTracker(resolved.name, task.config.faults, task.config.id)
+        planned.append(PlannedStage(resolved, None, construct(resolved), tracker))
+    return StagePlan(tuple(planned))
+
+
+def construct(resolved: ResolvedPlugin) -> Any:
+    """An instance of a plugin.
+
+    Raises:
+        PluginInitFailed: Its factory raised.
+    """
+    try:
+        return resolved.factory.create()
+    except Exception as error:
+        raise PluginInitFailed(
+            f"{resolved.factory.kind} {resolved.name!r} can't be made: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def python_stages(plan: StagePlan) -> dict[int, PythonStage]:
+    """What runs at each index where the core stops.
+
+    Raises:
+        PluginInitFailed: A plugin has neither form of its kind.
+    """
+    stages: dict[int, PythonStage] = {}
+    for index, stage in enumerate(plan.stages):
+        if stage.plugin is None or stage.tracker is None:
+            continue
+        is_parser = stage.resolved.factory.kind is PluginKind.PARSER
+        make: Callable[..., PythonStage] = ParserStage if is_parser else ProcessorStage
+        try:
+            stages[index] = make(stage.plugin, index, stage.resolved.name, stage.tracker)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise PluginInitFailed(
+                f"{stage.resolved.factory.kind} {stage.resolved.name!r}: {error}"
+            ) from error
+    return stages
+
+
+def core_stages(plan: StagePlan) -> list[otus_core.Stage]:
+    """The stages as the core takes them, filters compiled.
+
+    Raises:
+        PluginInitFailed: The core knows no such stage.
+        ConfigurationInvalid: A filter expression does not hold.
+    """
+    kinds = otus_core.StageKind
+    stages: list[otus_core.Stage] = []
+    for stage in plan.stages:
+        native = stage.native
+        if native is None:
+            is_parser = stage.resolved.factory.kind is PluginKind.PARSER
+            stages.append(
+                otus_core.Stage(kinds.PARSE_PYTHON if is_parser else kinds.PROCESS_PYTHON)
+            )
+            continue
+        match native.kind:
+            case "sip":
+                headers = dict(native.config.get("header_labels", {}))
+                stages.append(otus_core.Stage(kinds.PARSE_SIP, header_labels=headers))
+            case "rtp":
+                stages.append(otus_core.Stage(kinds.PARSE_RTP))
+            case "label":
+                labels = dict(native.config["labels"])
+                stages.append(otus_core.Stage(kinds.LABEL, labels=labels))
+            case "filter":
+                stages.append(otus_core.Stage(kinds.FILTER))
+            case _:
+                raise PluginInitFailed(
+                    f"{stage.resolved.factory.kind} {stage.resolved.name!r}: the core has no "
+                    f"stage {native.kind!r}"
+                )
+    return _with_filters(plan, stages)
+
+
+def _with_filters(plan: StagePlan, stages: list[otus_core.Stage]) -> list[otus_core.Stage]:
+    """Compiles filters last, for programs name labels by the ids that all stages give."""
+    ids = otus_core.label_ids(stages)
+    for index, stage in enumerate(plan.stages):
+        if stage.native is not None and stage.native.kind == "filter":
+            stages[index] = _filter_stage(stage.native, ids)
+    return stages
+
+
+def _filter_stage(native: NativeStage, label_ids: Mapping[str, int]) -> otus_core.Stage:
+    from otus_sdk.expression import compile_expression  # type: ignore[import-not-found, unused-ignore]
+
+    program = compile_expression(native.config["expression"], label_ids)
+    return otus_core.Stage(
+        otus_core.StageKind.FILTER,
+        filter=otus_core.Filter(program),
+        keep_if=native.config["action"] == "keep_if",
+    )
+
+
+def core_outputs(plan: StagePlan, wants: frozenset[str]) -> otus_core.Output:
+    """What the core has to encode: for reporters, and for Python processors."""
+    outputs = otus_core.Output.NONE
+    if "json" in wants:
+        outputs |= otus_core.Output.JSON
+    if "protobuf" in wants:
+        outputs |= otus_core.Output.PROTOBUF
+    looks_at_packets = any(
+        stage.plugin is not None and stage.resolved.factory.kind is PluginKind.PROCESSOR
+        for stage in plan.stages
+    )
+    if "packet" in wants or looks_at_packets:
+        outputs |= otus_core.Output.PAYLOAD_JSON
+    return outputs
+
+
+class BatchSink(Protocol):
+    """Where batches go: a reporter's queue."""
+
+    def put(self, batch: Any) -> None:
+        """Takes a batch; never blocks."""
+
+
+@dataclass(slots=True)
+class _Finished:
+    """The accounts of core pipelines that have been closed."""
+
+    counters: dict[str, dict[str, int]] = field(default_factory=dict)
+    source: SourceAccount = field(default_factory=lambda: SourceAccount(ended=True))
+    position: int = 0
+
+
+class PipelineWorker:
+    """One pipeline's thread: poll, Python stages, hand over, until the source ends.
+
+    Args:
+        pipeline_id: In the envelope, the thread's name and metrics.
+        cores: The core pipelines to run one after the other; a ring gives one,
+            several files give several. The first is open already.
+        stages: Python stages by index.
+        sinks: The reporters' queues.
+        on_end: Called from the thread when it ends, `error` being settled.
+        cpu: Where to run, None for anywhere.
+    """
+
+    def __init__(
+        self,
+        pipeline_id: str,
+        cores: Iterator[otus_core.Pipeline],
+        stages: Mapping[int, PythonStage],
+        sinks: Sequence[BatchSink],
+        on_end: Callable[[PipelineWorker], None],
+        cpu: int | None = None,
+    ) -> None:
+        self.pipeline_id = pipeline_id
+        self.error: BaseException | None = None
+        self.ended = threading.Event()
+        self._cores = cores
+        self._core: otus_core.Pipeline | None = next(cores, None)
+        self._stages = stages
+        self._sinks = sinks
+        self._on_end = on_end
+        self._cpu = cpu
+        self._stopping = False
+        self._lock = threading.Lock()
+        self._published: Counters = {}
+        self._finished = _Finished()
+        self._in_plugin: tuple[str, float] | None = None
+        self._thread = threading.Thread(target=self._run, name=f"otus-{pipeline_id}", daemon=True)
+
+    # --- from the event loop -------------------------------------------------
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Ends intake; the thread drains what is held and then ends."""
+        self._stopping = True
+        core = self._core
+        if core is not None:
+            core.interrupt()
+
+    def close(self) -> None:
+        """Frees the core of a worker whose thread never ran, or has ended."""
+        if self._thread.is_alive():
+            return
+        if self._core is not None:
+            self._retire(self._core)
+
+    @property
+    def stuck_in(self) -> str | None:
+        """The plugin that the thread has been in for more than a second, if any."""
+        inside = self._in_plugin
+        if inside is None or time.monotonic() - inside[1] < 1.0:
+            return None
+        return inside[0]
+
+    # --- accounts, from any thread -------------------------------------------
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Holds the hand-over back, so that counters and queues are of one moment."""
+        with self._lock:
+            yield
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Counters as of the last batch that was handed over; call it `at_rest`."""
+        return add_counters([self._finished.counters, self._published])
+
+    def source(self) -> SourceAccount:
+        """What the source says of itself now."""
+        finished, core = self._finished.source, self._core
+        if core is None:
+            return finished
+        stats = core.capture_stats()
+        return SourceAccount(
+            finished.received + stats.received,
+            finished.dropped + stats.dropped,
+            finished.interface_dropped + stats.interface_dropped,
+        )
+
+    def latency(self) -> dict[str, Any]:
+        """The core's sampled latencies of the pipeline that runs now."""
+        core = self._core
+        return dict(core.latency()) if core is not None else {}
+
+    def position(self) -> int:
+        """Octets of files read so far; 0 for a ring."""
+        core = self._core
+        return self._finished.position + (core.position() if core is not None else 0)
+
+    # --- the thread ----------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._settle_in()
+            while self._core is not None:
+                self._run_core(self._core)
+                self._retire(self._core)
+                if not self._stopping:
+                    self._core = next(self._cores, None)
+        except OtusError as error:
+            self.error = error
+        except BaseException as error:
+            log.exception("pipeline %s failed", self.pipeline_id)
+            self.error = error
+        finally:
+            if self._core is not None:
+                self._retire(self._core)
+            self.ended.set()
+            self._on_end(self)
+
+    def _settle_in(self) -> None:
+        name = f"otus-{self.pipeline_id}"[-MAX_THREAD_NAME:]
+        # Names and affinity are conveniences: a kernel that refuses changes nothing.
+        with contextlib.suppress(OSError):
+            Path(f"/proc/self/task/{threading.get_native_id()}/comm").write_text(name)
+        if self._cpu is not None:
+            try:
+                os.sched_setaffinity(0, {self._cpu})
+            except OSError as error:
+                log.warning("pipeline %s: CPU %d: %s", self.pipeline_id, self._cpu, error)
+
+    def _run_core(self, core: otus_core.Pipeline) -> None:
+        failure: OtusError | None = None
+        finishing = False
+        while True:
+            if self._stopping and not finishing:
+                finishing = True
+                core.finish()
+            try:
+                result = core.poll(POLL_TIMEOUT_MS)
+            except otus_core.CoreError as error:
+                if failure is not None:
+                    raise failure from None
+                # The source is gone; what the decoder holds is still to be counted.
+                failure, finishing = error, True
+                core.finish()
+                continue
+            failure = self._run_python(core, result.next_stage) or failure
+            self._hand_over(core)
+            if result.ended:
+                break
+            if failure is not None and not finishing:
+                finishing = True
+                core.finish()
+        if failure is not None:
+            raise failure
+
+    def _run_python(self, core: otus_core.Pipeline, stage: int | None) -> OtusError | None:
+        """Runs Python stages and the native ones between them, to the end of the chain."""
+        failure: OtusError | None = None
+        while stage is not None:
+            if len(core):
+                python = self._stages[stage]
+                self._in_plugin = (python.tracker.plugin, time.monotonic())
+                try:
+                    python.run(core)
+                except PluginFailed as error:
+                    # The batch in hand is seen through: the ledger stays balanced.
+                    failure = error
+                finally:
+                    self._in_plugin = None
+            stage = core.resume(stage + 1).next_stage
+        return failure
+
+    def _hand_over(self, core: otus_core.Pipeline) -> None:
+        batch = core.snapshot() if len(core) else ()
+        with self._lock:
+            if len(batch):
+                for sink in self._sinks:
+                    sink.put(batch)
+            self._published = core.counters()
+
+    def _retire(self, core: otus_core.Pipeline) -> None:
+        """Closes a core pipeline and keeps its accounts."""
+        with self._lock:
+            position = core.position()
+            core.close()
+            stats, past = core.capture_stats(), self._finished.source
+            self._finished = _Finished(
+                add_counters([self._finished.counters, core.counters()]),
+                SourceAccount(
+                    past.received + stats.received,
+                    past.dropped + stats.dropped,
+                    past.interface_dropped + stats.interface_dropped,
+                    ended=True,
+                ),
+                self._finished.position + position,
+            )
+            self._published = {}
+            self._core = None

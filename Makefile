@@ -205,10 +205,10 @@ fuzz-smoke: $(FZ_PROGRAMS) ## a minute of each fuzz target (FUZZ_SECONDS)
 		done; \
 		if [[ "$(FZ_HAS_CLANG)" == yes ]]; then \
 			$(FZ)/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
-				-max_len=65536 -print_final_stats=0 -verbosity=0 \
+				-max_len=65536 -print_final_stats=1 -verbosity=0 \
 				-artifact_prefix=$(FZ)/crashes/$$name- $(FZ)/found/$$name "$${seeds[@]}" \
 				>$(FZ)/$$name.log 2>&1 || { tail -n 60 $(FZ)/$$name.log; exit 1; }; \
-			grep '^Done ' $(FZ)/$$name.log; \
+			grep number_of_executed_units $(FZ)/$$name.log; \
 		else \
 			find "$${seeds[@]}" -type f -print0 | xargs -0 -r $(FZ)/$$name; \
 		fi; \

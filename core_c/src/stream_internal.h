@@ -63,10 +63,10 @@ struct stream {
     uint8_t buffer_class;
     uint8_t mode; /* enum stream_mode */
     bool has_gap;
-    bool resync;       /* searching for a message start */
-    uint32_t next_seq; /* sequence number behind the octets in order */
-    uint32_t have;     /* octets in order in the buffer */
-    uint32_t need;     /* framing is pointless below this many */
+    bool resync;        /* searching for a message start */
+    uint32_t next_seq;  /* sequence number behind the octets in order */
+    uint32_t have;      /* octets in order in the buffer */
+    uint32_t need;      /* framing is pointless below this many */
     uint32_t assembled; /* WebSocket: octets of the unfinished message, first in the buffer */
     uint32_t num_ranges;
     struct stream_range ranges[MAX_RANGES];

@@ -12,7 +12,6 @@ import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +38,7 @@ from otus_sdk.errors import OtusError
 
 if TYPE_CHECKING:
     from otus_agent.registry import PluginRegistry
+    from otus_agent.task import TaskEnvironment
 
 _log = structlog.get_logger(__name__)
 
@@ -124,12 +124,17 @@ class Agent:
     async def start(self, *, restore: bool = True) -> None:
         """Opens the store and brings back the tasks in it.
 
+        Args:
+            restore: False leaves them listed and not started: the caller awaits
+                ``supervisor.start_loaded``.
+
         Raises:
             StoreFailed: the data directory can't be used.
         """
         await asyncio.to_thread(self.store.open)
+        await self.supervisor.load()
         if restore:
-            await self.supervisor.restore()
+            await self.supervisor.start_loaded()
 
     async def stop(self, timeout_s: float | None = None) -> None:
         """Stops all tasks, to come back with the next start. Safe twice, and without start."""
@@ -151,9 +156,11 @@ class Agent:
         """Seconds since the agent was made, by a clock that does not step."""
         return time.monotonic() - self._started
 
-    def environment(self) -> Any:
+    def environment(self) -> TaskEnvironment:
         """What a task that starts now shares with the others."""
-        return import_module("otus_agent.task").TaskEnvironment(
+        from otus_agent.task import TaskEnvironment
+
+        return TaskEnvironment(
             agent_id=self.agent_id,
             registry=self.registry,
             kafka=self.config.kafka,
@@ -161,8 +168,9 @@ class Agent:
         )
 
     def _make_task(self, config: TaskConfig) -> RunningTask:
-        task: RunningTask = import_module("otus_agent.task").Task(config, self.environment())
-        return task
+        from otus_agent.task import Task
+
+        return Task(config, self.environment())
 
     # --- Commands ------------------------------------------------------------
 

@@ -229,8 +229,9 @@ class Supervisor:
             try:
                 await self._save(entry)
                 await self._start(entry)
-            except BaseException:
+            except BaseException as error:
                 await self._undo(entry, previous)
+                _log.warning("task not created", task=entry.id, reason=str(error) or repr(error))
                 raise
             self._watch(entry)
             _log.info("task created", task=entry.id)
@@ -406,20 +407,26 @@ class Supervisor:
 
     # --- All of them ---------------------------------------------------------
 
-    async def restore(self) -> None:
-        """Brings back the tasks that ran when the daemon last stopped or died.
+    async def load(self) -> None:
+        """Reads from disk the tasks that ran when the daemon last stopped or died.
+
+        They are listed from now on; ``start_loaded`` starts them.
+
+        Raises:
+            StoreFailed: the data directory can't be read.
+        """
+        self._history.extend(await self._on_disk(self._store.load_history))
+        for record in await self._on_disk(self._store.load):
+            entry = TaskEntry(record.id, record.config, record.created_at)
+            self._entries.setdefault(record.id, entry)
+
+    async def start_loaded(self) -> None:
+        """Starts the tasks that were loaded.
 
         One that can't start stays as failed, and is tried again; it does not
         hold up the others.
         """
-        records = await self._on_disk(self._store.load)
-        self._history.extend(await self._on_disk(self._store.load_history))
-        entries = []
-        for record in records:
-            if record.id not in self._entries:
-                entry = TaskEntry(record.id, record.config, record.created_at)
-                self._entries[record.id] = entry
-                entries.append(entry)
+        entries = [entry for entry in self._entries.values() if entry.state == "created"]
         await asyncio.gather(*(self._restore_one(entry) for entry in entries))
         if entries:
             _log.info("tasks restored", tasks=len(entries), states=self.counts())

@@ -5,7 +5,6 @@
 #include "check.h"
 #include "guard.h"
 #include "otus/decode.h"
-#include "otus/reassembly.h"
 
 struct decode_test {
     struct otus_counters counters;

@@ -92,6 +92,8 @@ class LokiOutput(ConfigModel):
     """How long one push may take."""
     max_backoff: PositiveDuration = 60.0
     """Longest pause between attempts while Loki fails."""
+    structured_metadata: bool = True
+    """Whether fields travel as structured metadata, which Loki has from 3.0 on by default."""
     tenant: str | None = None
     """Value of ``X-Scope-OrgID``."""
     username: str | None = None
@@ -127,7 +129,7 @@ class LogConfig(ConfigModel):
     outputs: list[LogOutput] = Field(default_factory=_default_outputs)
     """Where lines go; each output gets every line."""
     queue_size: int = Field(default=10_000, ge=1, le=10_000_000)
-    """Lines that wait for the outputs at most; beyond it new ones are dropped and counted."""
+    """Lines that wait for an output at most; beyond it the oldest are dropped and counted."""
 
 
 def _agent_id(text: str) -> str:

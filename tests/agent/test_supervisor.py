@@ -83,7 +83,9 @@ async def test_a_task_that_does_not_start_leaves_nothing_behind(
 
 async def test_a_cancelled_create_leaves_nothing_behind(agent: Agent) -> None:
     creating = asyncio.create_task(agent.supervisor.create(task(start="hang")))
-    await wait_until_async(lambda: files(agent) == ["one.json"] and fake(agent).state == "starting")
+    await wait_until_async(
+        lambda: files(agent) == ["one.json"] and agent.supervisor.get("one").state == "starting"
+    )
     creating.cancel()
     with pytest.raises(asyncio.CancelledError):
         await creating

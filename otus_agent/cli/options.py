@@ -1,0 +1,85 @@
+"""Options that every command takes, before or after its name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+if TYPE_CHECKING:
+    from otus_agent.cli.client import Client
+
+FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
+
+OUTPUTS = ("table", "json", "yaml")
+
+
+@dataclass(slots=True)
+class Settings:
+    """What the common options say."""
+
+    config: str | None = None
+    socket: str | None = None
+    output: str | None = None
+
+    @property
+    def form(self) -> str:
+        """How results are printed."""
+        return self.output or "table"
+
+    def client(self, timeout_s: float = 60.0) -> Client:
+        """A client of the daemon that the options name."""
+        from otus_agent.cli.client import Client, socket_path
+
+        return Client(socket_path(self.socket, self.config), timeout_s)
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
+    settings = context.ensure_object(Settings)
+    if value is not None and parameter.name is not None:
+        setattr(settings, parameter.name, value)
+    return value
+
+
+def common_options(function: FunctionT) -> FunctionT:
+    """Adds ``--config``, ``--socket`` and ``--output`` to a command."""
+    options = (
+        click.option(
+            "--config", "-c", metavar="FILE", envvar="OTUS_CONFIG", expose_value=False,
+            callback=_remember, type=click.Path(dir_okay=False),
+            help="Global configuration (default: /etc/otus/config.yml where it exists).",
+        ),
+        click.option(
+            "--socket", "-s", metavar="PATH", envvar="OTUS_SOCKET", expose_value=False,
+            callback=_remember, type=click.Path(dir_okay=False),
+            help="The daemon's socket (default: daemon.socket_path of the configuration).",
+        ),
+        click.option(
+            "--output", "-o", type=click.Choice(OUTPUTS), envvar="OTUS_OUTPUT",
+            expose_value=False, callback=_remember, help="How results are printed.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Gives a command the settings as its first argument."""
+    return click.make_pass_decorator(Settings, ensure=True)(function)
+
+
+def complete_task_ids(
+    context: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[str]:
+    """Ids of the daemon's tasks that begin with what is typed; none when it is slow."""
+    from otus_agent.cli.errors import CliError
+
+    settings = context.find_object(Settings) or Settings()
+    try:
+        rows = settings.client(timeout_s=0.5).call("task.list")["tasks"]
+    except (CliError, LookupError, TypeError):
+        return []
+    return [row["id"] for row in rows if row["id"].startswith(incomplete)]

@@ -1,1 +1,0 @@
-"""Fleet control over Kafka: commands in, answers and events out, and the client's side of it."""

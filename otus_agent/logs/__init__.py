@@ -1,0 +1,236 @@
+"""Structured logs to several outputs at once, never in the way of what logs.
+
+structlog on top of ``logging``: an agent's own records and those of libraries
+take the same way. One handler turns a record into an ``Entry`` and hands it to
+each output's queue.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from otus_agent.logs.entry import (
+    FIELDS_ATTRIBUTE,
+    LEVELS,
+    Entry,
+    entry_of,
+    render_json,
+    render_text,
+)
+from otus_agent.logs.outputs import Output, Render, StreamOutput
+
+if TYPE_CHECKING:
+    from otus_agent.config import agent as settings
+
+__all__ = ["Logs", "log_to_stderr"]
+
+CLOSE_TIMEOUT_S = 3.0
+
+# Libraries that tell too much; httpx would tell of every push to Loki.
+_QUIET_LOGGERS = ("httpx", "httpcore", "asyncio", "aiokafka", "urllib3")
+
+
+class Logs:
+    """The daemon's log outputs. Implements ``otus_agent.agent.LogControl``."""
+
+    def __init__(self, agent_id: str) -> None:
+        self._agent_id = agent_id
+        self._outputs: list[Output] = []
+        self._config: settings.LogConfig | None = None
+        self._level = "info"
+        self._lost = 0
+        self._handler = _FrontHandler(self)
+
+    def start(self, config: settings.LogConfig) -> None:
+        """Takes over ``logging`` and structlog, and opens the outputs.
+
+        Raises:
+            OSError: an output can't be opened; nothing is taken over.
+        """
+        self.apply(config)
+        root = logging.getLogger()
+        root.handlers[:] = [self._handler]
+        logging.captureWarnings(True)
+        _configure_structlog()
+
+    def apply(self, config: settings.LogConfig) -> None:
+        """Changes level, form and outputs to a configuration.
+
+        Raises:
+            OSError: a new output can't be opened; everything stays as it was.
+        """
+        if self._config is None or _output_settings(self._config) != _output_settings(config):
+            outputs = self._open(config)
+            old, self._outputs = self._outputs, outputs
+            for output in outputs:
+                output.start()
+            _close_all(old)
+        else:
+            for output in self._outputs:
+                output.reopen()
+        self._config = config
+        self.set_level(config.level)
+
+    def _open(self, config: settings.LogConfig) -> list[Output]:
+        outputs: list[Output] = []
+        try:
+            for one in config.outputs:
+                outputs.append(self._open_one(config, one))  # noqa: PERF401 closed on error
+        except OSError:
+            _close_all(outputs)
+            raise
+        return outputs
+
+    def _open_one(self, config: settings.LogConfig, one: settings.LogOutput) -> Output:
+        if one.type == "file":
+            from otus_agent.logs.file import DAY_S, MEGABYTE, FileOutput
+
+            return FileOutput(
+                one.path,
+                config.queue_size,
+                _render(one.format or config.format),
+                max_octets=one.max_size_mb * MEGABYTE,
+                max_age_s=one.max_age_days * DAY_S,
+                max_backups=one.max_backups,
+                compress=one.compress,
+            )
+        if one.type == "loki":
+            from otus_agent.logs.loki import LokiOutput
+
+            password = one.password.get_secret_value() if one.password else ""
+            return LokiOutput(
+                one.endpoint,
+                one.queue_size,
+                _render(config.format),
+                labels={"app": "otus", "agent": self._agent_id, **one.labels},
+                batch_size=one.batch_size,
+                flush_interval_s=one.flush_interval,
+                timeout_s=one.timeout,
+                max_backoff_s=one.max_backoff,
+                structured_metadata=one.structured_metadata,
+                headers={"X-Scope-OrgID": one.tenant} if one.tenant else {},
+                auth=(one.username, password) if one.username else None,
+                ca_file=one.ca_file,
+            )
+        fd = 1 if one.type == "stdout" else 2
+        render = _render(one.format or config.format)
+        return StreamOutput(one.type, config.queue_size, fd, render)
+
+    @property
+    def level(self) -> str:
+        """The level in force."""
+        return self._level
+
+    def set_level(self, level: str) -> None:
+        """Changes the level at once, for all outputs."""
+        self._level = level
+        logging.getLogger().setLevel(LEVELS[level])
+        for name in _QUIET_LOGGERS:
+            logging.getLogger(name).setLevel(max(logging.WARNING, LEVELS[level]))
+
+    def put(self, record: logging.LogRecord) -> None:
+        """Hands a record to every output."""
+        try:
+            entry = entry_of(record)
+        except Exception:  # noqa: BLE001 somebody else's __str__ or format
+            self._lost += 1
+            return
+        for output in self._outputs:
+            output.put(entry)
+
+    def stats(self) -> dict[str, Any]:
+        """Entries written, dropped by reason, and waiting, by output."""
+        figures: dict[str, Any] = {output.name: output.stats() for output in self._outputs}
+        if self._lost:
+            figures["unreadable"] = self._lost
+        return figures
+
+    def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:
+        """Waits until every output is empty; returns whether that came in time."""
+        deadline = time.monotonic() + timeout_s
+        return all(output.flush(deadline - time.monotonic()) for output in self._outputs)
+
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Writes what waits within the time, and gives ``logging`` back. Safe twice."""
+        root = logging.getLogger()
+        if self._handler in root.handlers:
+            root.removeHandler(self._handler)
+            logging.captureWarnings(False)
+        outputs, self._outputs = self._outputs, []
+        self._config = None
+        _close_all(outputs, timeout_s)
+
+
+def _close_all(outputs: list[Output], timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+    deadline = time.monotonic() + timeout_s
+    for output in outputs:
+        output.close(deadline)
+
+
+def _output_settings(config: settings.LogConfig) -> tuple[Any, ...]:
+    return (config.format, config.queue_size, config.outputs)
+
+
+def _render(form: str) -> Render:
+    return render_json if form == "json" else render_text
+
+
+class _FrontHandler(logging.Handler):
+    def __init__(self, logs: Logs) -> None:
+        super().__init__()
+        self._logs = logs
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._logs.put(record)
+
+
+def _configure_structlog() -> None:
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _to_record,
+        ],
+        wrapper_class=structlog.stdlib.BoundLogger,
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+
+
+def _to_record(
+    _logger: Any, _method: str, event_dict: MutableMapping[str, Any]
+) -> tuple[tuple[str], dict[str, Any]]:
+    """What structlog hands to ``logging``.
+
+    The fields travel under one attribute: as attributes of their own they could
+    hide those of a record.
+    """
+    event = str(event_dict.pop("event", ""))
+    positional = event_dict.pop("positional_args", ())
+    if positional:
+        event = event % positional
+    exc_info = event_dict.pop("exc_info", None)
+    event_dict.pop("stack_info", None)
+    return (event,), {"extra": {FIELDS_ATTRIBUTE: dict(event_dict)}, "exc_info": exc_info}
+
+
+def log_to_stderr(level: str = "warn") -> None:
+    """Logs as text to standard error at once: for commands that run without a daemon."""
+
+    class _Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            entry: Entry = entry_of(record)
+            sys.stderr.write(render_text(entry).decode("utf-8", "replace") + "\n")
+
+    root = logging.getLogger()
+    root.handlers[:] = [_Handler()]
+    root.setLevel(LEVELS[level])
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(logging.ERROR)
+    _configure_structlog()

@@ -4,46 +4,73 @@
 
 #include "pipeline_internal.h"
 
-static bool lies_in(struct otus_slice part, const uint8_t *base, uint32_t len)
+/* One comparison: a pointer below base wraps to a huge distance. */
+static inline bool lies_in(const uint8_t *at, const uint8_t *base, uint32_t len)
 {
-    return part.at >= base && part.at + part.len <= base + len;
+    return (uintptr_t)at - (uintptr_t)base < len;
 }
 
-/* A label's octets mostly lie in the payload, which is in the arena already. */
-static bool put_label(struct otus_pipeline *pipeline, struct otus_label *label,
-                      struct otus_slice value, struct otus_slice payload, uint32_t payload_off)
+/* Where a label's octets are in the arena. Mostly they are part of the payload,
+ * which is there already. */
+static inline bool place_value(struct otus_arena *arena, struct otus_span *out_span,
+                               struct otus_slice value, struct otus_slice payload,
+                               uint32_t payload_off)
 {
-    struct otus_arena *arena = &pipeline->batch.arena;
-    struct otus_span span;
-    if (lies_in(value, payload.at, payload.len)) {
-        span = (struct otus_span){payload_off + (uint32_t)(value.at - payload.at), value.len};
-    } else if (lies_in(value, arena->base, arena->used)) {
-        span = (struct otus_span){(uint32_t)(value.at - arena->base), value.len};
-    } else if (!otus_arena_put(arena, &span, value)) {
-        return false;
+    if (OTUS_LIKELY(lies_in(value.at, payload.at, payload.len))) {
+        *out_span = (struct otus_span){payload_off + (uint32_t)(value.at - payload.at), value.len};
+        return true;
     }
-    label->off = span.off;
-    label->len = span.len;
-    return true;
+    if (lies_in(value.at, arena->base, arena->used)) {
+        *out_span = (struct otus_span){(uint32_t)(value.at - arena->base), value.len};
+        return true;
+    }
+    return otus_arena_put(arena, out_span, value);
+}
+
+/* The label that is the record's key; OTUS_MAX_LABELS where there is none. */
+static uint32_t key_label(uint8_t payload_type)
+{
+    switch (payload_type) {
+    case OTUS_PAYLOAD_SIP:
+        return OTUS_LABEL_SIP_CALL_ID;
+    case OTUS_PAYLOAD_RTP:
+        return OTUS_LABEL_RTP_CALL_ID;
+    case OTUS_PAYLOAD_RTCP:
+        return OTUS_LABEL_RTCP_CALL_ID;
+    default:
+        return OTUS_MAX_LABELS;
+    }
 }
 
 bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record *record,
                               struct otus_slice payload)
 {
     const struct otus_label_set *set = &pipeline->labels;
-    struct otus_label found[OTUS_MAX_LABELS];
+    struct otus_arena *arena = &pipeline->batch.arena;
     uint32_t num = 0;
+    for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++)
+        num += (uint32_t)__builtin_popcountll(set->present[word]);
+    uint32_t off = arena->used;
+    uint32_t len = num * (uint32_t)sizeof(struct otus_label);
+    uint8_t *at = otus_arena_take(arena, len);
+    if (at == NULL)
+        return false;
+    uint32_t key = key_label(record->payload_type);
     for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++) {
         for (uint64_t bits = set->present[word]; bits != 0; bits &= bits - 1) {
             uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(bits);
-            found[num].id = id;
-            if (!put_label(pipeline, &found[num], set->value[id], payload, record->payload.off))
+            struct otus_span value;
+            if (!place_value(arena, &value, set->value[id], payload, record->payload.off))
                 return false;
-            num++;
+            if (id == key)
+                record->key = value;
+            struct otus_label label = {id, value.off, value.len};
+            memcpy(at, &label, sizeof label); /* the arena is not aligned */
+            at += sizeof label;
         }
     }
-    struct otus_slice octets = {(const uint8_t *)found, num * (uint32_t)sizeof found[0]};
-    return otus_arena_put(&pipeline->batch.arena, &record->labels, octets);
+    record->labels = (struct otus_span){off, len};
+    return true;
 }
 
 static struct otus_encode_input encode_input(struct otus_pipeline *pipeline,
@@ -61,30 +88,6 @@ static struct otus_encode_input encode_input(struct otus_pipeline *pipeline,
         .rtp = work->payload_type == OTUS_PAYLOAD_RTP && work->rtp_ready ? &pipeline->rtp : NULL,
         .rtcp = work->payload_type == OTUS_PAYLOAD_RTCP && work->rtp_ready ? &pipeline->rtcp : NULL,
     };
-}
-
-static void put_key(struct otus_record *record, const struct otus_pipeline *pipeline,
-                    const struct otus_work *work)
-{
-    static const uint8_t key_label[] = {
-        [OTUS_PAYLOAD_SIP] = OTUS_LABEL_SIP_CALL_ID,
-        [OTUS_PAYLOAD_RTP] = OTUS_LABEL_RTP_CALL_ID,
-        [OTUS_PAYLOAD_RTCP] = OTUS_LABEL_RTCP_CALL_ID,
-    };
-    record->key = (struct otus_span){0, 0};
-    if (work->payload_type < OTUS_PAYLOAD_SIP || work->payload_type > OTUS_PAYLOAD_RTCP)
-        return;
-    /* The label's octets are in the arena: point where the label points. */
-    uint32_t id = key_label[work->payload_type];
-    if (!otus_label_has(&pipeline->labels, id))
-        return;
-    const uint8_t *at = pipeline->batch.arena.base + record->labels.off;
-    for (uint32_t off = 0; off < record->labels.len; off += sizeof(struct otus_label)) {
-        struct otus_label label;
-        memcpy(&label, at + off, sizeof label);
-        if (label.id == id)
-            record->key = (struct otus_span){label.off, label.len};
-    }
 }
 
 /* Everything that waits for the last stage: the encoded forms. */
@@ -131,7 +134,6 @@ bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *recor
         return false;
     if (!otus_record_write_labels(pipeline, record, work->payload))
         return false;
-    put_key(record, pipeline, work);
     if (work->sip_ready)
         record->sip_anomalies = pipeline->sip.anomalies;
     if (pipeline->config.outputs & OTUS_OUTPUT_PAYLOAD_JSON && work->state == OTUS_RECORD_PARSED) {

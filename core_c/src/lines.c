@@ -42,7 +42,9 @@ static void note_control(struct otus_lines *lines, uint32_t base, uint64_t contr
         uint8_t octet = lines->octets[at];
         bool is_line_end = octet == '\n' ||
                            (octet == '\r' && at + 1 < lines->len && lines->octets[at + 1] == '\n');
-        if (octet != '\t' && !is_line_end) {
+        /* RFC 3261 25.1: a quoted-pair may hold any ASCII octet but CR and LF. */
+        bool is_escaped = at > 0 && lines->octets[at - 1] == '\\' && octet != '\r';
+        if (octet != '\t' && !is_line_end && !is_escaped) {
             if (at < lines->first_control)
                 lines->first_control = at;
             return;

@@ -14,7 +14,6 @@
 
 enum {
     MAX_DATAGRAM_LEN = 65535,
-    IPV4_HEADER_LEN = 20,
     IPV6_HEADER_LEN = 40,
     /* A first fragment's header of usual length; a longer one takes a block. */
     INLINE_HEADER_LEN = 64,

@@ -107,6 +107,19 @@ static uint32_t next_param(struct otus_sip_param *out_param, struct otus_sip_tex
     return flags;
 }
 
+/* tag of From and To, expires of Contact (RFC 3261 20.10: delta-seconds). */
+static uint32_t take_address_param(struct otus_sip_address *address, struct otus_sip_text text,
+                                   const struct otus_sip_param *param)
+{
+    uint64_t number;
+    if (param->name.len == 3 && address->tag.len == 0 && span_equals(text, param->name, "tag", 3))
+        address->tag = param->value;
+    else if (param->name.len == 7 && span_equals(text, param->name, "expires", 7) &&
+             !otus_sip_parse_number(&number, text, param->value, UINT32_MAX))
+        return OTUS_SIP_FIELD_BAD;
+    return 0;
+}
+
 /* Parameters of an address from *pos on, where a ';' stands. */
 static uint32_t parse_address_params(struct otus_sip_address *address, struct otus_sip_text text,
                                      uint32_t *pos, uint32_t end)
@@ -116,8 +129,7 @@ static uint32_t parse_address_params(struct otus_sip_address *address, struct ot
     while (*pos < end && text.octets[*pos] == ';') {
         struct otus_sip_param param;
         flags |= next_param(&param, text, pos, end);
-        if (param.name.len == 3 && address->tag.len == 0 && span_equals(text, param.name, "tag", 3))
-            address->tag = param.value;
+        flags |= take_address_param(address, text, &param);
     }
     address->params = span_of(start, otus_trim_space(text.octets, start, *pos));
     return flags;

@@ -141,6 +141,9 @@ static void check_mandatory(struct otus_sip_message *message)
     for (uint32_t i = 0; i < sizeof mandatory / sizeof mandatory[0]; i++)
         if (OTUS_UNLIKELY(message->first[mandatory[i].id] == 0))
             otus_sip_flag(message, (enum otus_sip_anomaly)mandatory[i].anomaly);
+    /* RFC 3261 8.1.1.3: the From field MUST contain a tag. */
+    if (message->from.tag.len == 0 && message->first[OTUS_SIP_HEADER_FROM] != 0)
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_MISSING_FROM_TAG);
     if (message->is_request && message->first[OTUS_SIP_HEADER_MAX_FORWARDS] == 0)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_MISSING_MAX_FORWARDS);
 }

@@ -138,6 +138,32 @@ static bool has_uri_headers(struct otus_sip_text text, struct otus_span uri)
     return at == end || otus_find(text.octets, text.len, at, end, '?') != end;
 }
 
+/* RFC 3261 25.1: hostport = host [ ":" port ], where an IPv6 address is in brackets: with
+ * more than one colon outside them (RFC 5118 4.2) nobody knows which ends the host. */
+static bool has_bad_hostport(struct otus_sip_text text, struct otus_span uri)
+{
+    const uint8_t *octets = text.octets;
+    uint32_t end = uri.off + uri.len;
+    if (!starts_sip_uri(octets + uri.off, uri.len) || otus_lower(octets[uri.off]) != 's')
+        return false;
+    uint32_t host = otus_find(octets, text.len, uri.off, end, ':') + 1;
+    uint32_t at = otus_find(octets, text.len, host, end, '@');
+    if (at < end)
+        host = at + 1;
+    if (host < end && octets[host] == '[') {
+        host = otus_find(octets, text.len, host, end, ']');
+        if (host == end)
+            return true;
+    }
+    uint32_t colon = otus_find3(octets, text.len, host, end, ':', ';', '?');
+    if (colon == end || octets[colon] != ':')
+        return host == end;
+    uint32_t port = colon + 1;
+    while (port < end && otus_is_digit(octets[port]))
+        port++;
+    return port == colon + 1 || (port < end && octets[port] != ';' && octets[port] != '?');
+}
+
 static void take_request_uri(struct otus_sip_message *message, struct otus_sip_text text,
                              uint32_t from, uint32_t to)
 {
@@ -152,7 +178,8 @@ static void take_request_uri(struct otus_sip_message *message, struct otus_sip_t
     message->request_uri = (struct otus_span){from, to - from};
     bad = bad || otus_find4(octets, text.len, from, to, ' ', '\t', '<', '>') != to ||
           !otus_sip_is_uri(text, message->request_uri) ||
-          has_uri_headers(text, message->request_uri);
+          has_uri_headers(text, message->request_uri) ||
+          has_bad_hostport(text, message->request_uri);
     if (bad)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_REQUEST_URI);
 }

@@ -5,6 +5,7 @@
 #include "check.h"
 #include "guard.h"
 #include "otus/decode.h"
+#include "otus/reassembly.h"
 
 struct decode_test {
     struct otus_counters counters;

@@ -120,6 +120,7 @@ enum otus_sip_header_id {
     X(BAD_RETRY_AFTER, "bad_retry_after", "Retry-After is no number below 2^32")                   \
     X(BAD_CONTENT_TYPE, "bad_content_type", "Content-Type is no type/subtype")                     \
     X(MISSING_CONTENT_TYPE, "missing_content_type", "a body without Content-Type")                 \
+    X(MISSING_FROM_TAG, "missing_from_tag", "From without a tag (RFC 2543)")                       \
     X(MISSING_MAX_FORWARDS, "missing_max_forwards", "a request without Max-Forwards")              \
     X(BAD_MULTIPART, "bad_multipart", "multipart body without boundary or without its end")
 

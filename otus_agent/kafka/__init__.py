@@ -1,0 +1,1 @@
+"""Fleet control over Kafka: commands in, answers and events out, and the client's side of it."""

@@ -386,6 +386,7 @@ def compile_capture_filter(
     link_type: int = LINK_ETHERNET,
     tunnels: Sequence[str] = (),
     tunnel_ports: Mapping[str, Sequence[int]] | None = None,
+    as_it_is: bool = False,
 ) -> CaptureFilter:
     """Make the kernel's program and the exact one of an operator's expression.
 
@@ -395,6 +396,7 @@ def compile_capture_filter(
         link_type: of the socket, see `interface_link_type`.
         tunnels: kinds that the task's decoder follows.
         tunnel_ports: UDP ports by kind; none: the registered ones.
+        as_it_is: what tcpdump would attach, nothing widened and no exact filter.
 
     Returns:
         The programs. `kernel` accepts each frame that `exact` may accept once it
@@ -412,6 +414,8 @@ def compile_capture_filter(
             kernel=tuple(instructions),
             explanation=(_RAW_TEXT,),
         )
+    if as_it_is:
+        return CaptureFilter(tuple(_as_tcpdump(expression, link_type)), explanation=(_RAW_TEXT,))
     exact = compile_expression(expression, LINK_ETHERNET)
     wanted = _Wanted.of(expression)
     followed = _tunnels(tunnels, tunnel_ports or {})
@@ -420,6 +424,19 @@ def compile_capture_filter(
     notes = [*widening.notes, "exact: run over each packet after decoding, " + _view_text(wanted)]
     notes += _notes_on(expression, followed, link_type)
     return CaptureFilter(kernel, tuple(exact), wanted.view, tuple(notes))
+
+
+def _as_tcpdump(expression: str, link_type: int) -> list[Instruction]:
+    instructions = compile_expression(expression, link_type)
+    if link_type != LINK_LINUX_SLL:
+        return instructions
+    cooked = program.without_cooked_header(instructions)
+    if cooked is None:
+        raise ConfigurationInvalid(
+            f'bpf_filter: "{expression}" looks into the link header or at the length, which a '
+            "cooked interface does not have"
+        )
+    return cooked
 
 
 def _view_text(wanted: _Wanted) -> str:

@@ -86,11 +86,18 @@ class RingSource:
     Args:
         config: The afpacket plugin's native stage.
         bpf: Attached before the sockets are bound.
+        fanout: With mode hash: chooses the pipeline of each frame.
     """
 
-    def __init__(self, config: Mapping[str, Any], bpf: Sequence[Instruction] = ()) -> None:
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        bpf: Sequence[Instruction] = (),
+        fanout: Sequence[Instruction] = (),
+    ) -> None:
         self._config = config
         self._bpf = tuple(bpf)
+        self._fanout = tuple(fanout)
         self.num_pipelines = int(config.get("fanout_size", 1))
         self.fanout_id = 0
 
@@ -121,8 +128,10 @@ class RingSource:
                 snap_len=config["snap_len"],
                 promiscuous=config["promiscuous"],
                 hardware_timestamps=config["hardware_timestamps"],
+                wait_for_interface=config.get("wait_for_interface", False),
                 fanout=mode,
                 fanout_id=group,
+                fanout_program=self._fanout if mode == otus_core.Fanout.HASH else (),
                 bpf=self._bpf,
             )
         )
@@ -512,11 +521,15 @@ class Filters:
     Attributes:
         kernel: Attached to the socket: lets fragments, VLANs and tunnels pass.
         exact: Run on the innermost datagram.
+        exact_view: What of the packet it is shown.
+        fanout: Chooses the pipeline of each frame.
         note: What the operator should know about it; may be empty.
     """
 
     kernel: tuple[Instruction, ...] = ()
     exact: tuple[Instruction, ...] = ()
+    exact_view: otus_core.ExactView = otus_core.ExactView.INNER
+    fanout: tuple[Instruction, ...] = ()
     note: str = ""
 
 
@@ -527,7 +540,7 @@ def make_source(native: NativeStage, filters: Filters) -> Source:
         TaskStartFailed: The core knows no such source.
     """
     if native.kind == "afpacket":
-        return RingSource(native.config, filters.kernel)
+        return RingSource(native.config, filters.kernel, filters.fanout)
     if native.kind == "file":
-        return FileSource(native.config)
+        return FileSource(native.config, filters.kernel)
     raise TaskStartFailed(f"the core has no capture source {native.kind!r}")

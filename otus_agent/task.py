@@ -22,6 +22,12 @@ from typing import Any
 
 import otus_core
 from otus_agent.bridge import Delivery, ReporterAccount
+from otus_agent.capture_filter import (
+    LINK_ETHERNET,
+    compile_capture_filter,
+    fanout_program,
+    interface_link_type,
+)
 from otus_agent.config.kafka import KafkaConfig, inherit
 from otus_agent.config.task import TaskConfig
 from otus_agent.ledger import Ledger, SourceAccount, add_counters, make_ledger
@@ -285,6 +291,7 @@ class Task:
             ),
             flows=self.flows,
             exact_filter=self._filters.exact,
+            exact_view=self._filters.exact_view,
             forward_unmatched=self.config.unmatched == "forward",
             outputs=core_outputs(plan, wants),
             raw_payload=self.config.raw_payload,
@@ -516,12 +523,30 @@ def compile_filters(native: NativeStage | None, config: TaskConfig) -> Filters:
     """The operator's capture filter, for the socket and for the innermost datagram.
 
     Raises:
-        ConfigurationInvalid: libpcap does not understand it.
+        ConfigurationInvalid: libpcap does not understand it, or is not installed.
     """
-    expression = native.config.get("bpf_filter") if native is not None else None
-    if not expression:
+    if native is None or native.kind not in ("afpacket", "file"):
         return Filters()
-    raise ConfigurationInvalid("capture.bpf_filter: not supported yet")
+    ports = config.decoder.tunnel_ports
+    expression = native.config.get("bpf_filter") or ""
+    live = native.kind == "afpacket"
+    link_type = interface_link_type(native.config["interface"]) if live else LINK_ETHERNET
+    made = compile_capture_filter(
+        expression,
+        link_type=link_type,
+        tunnels=tuple(ports),
+        tunnel_ports=ports,
+        as_it_is=bool(native.config.get("raw_bpf")),
+    )
+    # A file is decoded whole: only a raw program, which nothing follows, is run on its frames.
+    raw = not made.exact
+    return Filters(
+        kernel=made.kernel if live or raw else (),
+        exact=made.exact,
+        exact_view=otus_core.ExactView(made.exact_view),
+        fanout=fanout_program(tuple(ports), ports) if live else (),
+        note=f"capture filter: {made.explanation[0]} (otus explain-filter)" if expression else "",
+    )
 
 
 async def _until(event: asyncio.Event, seconds: float) -> bool:

@@ -39,11 +39,12 @@ class StageKind(IntEnum):
     PROCESS_PYTHON = lib.OTUS_STAGE_PROCESS_PYTHON
 
 
-class ExactView(IntEnum):
-    """What the exact filter is run over: see core_c/include/otus/bpf.h."""
+class ExactView(IntFlag):
+    """What the exact filter is run over, bits: see core_c/include/otus/bpf.h."""
 
     INNER = lib.OTUS_EXACT_INNER
     TAGGED = lib.OTUS_EXACT_TAGGED
+    EXTENSIONS = lib.OTUS_EXACT_EXTENSIONS
     FRAME = lib.OTUS_EXACT_FRAME
 
 

@@ -243,6 +243,14 @@ def test_cooked_programs_start_at_the_network_layer():
     assert compile_capture_filter("less 100", link_type=113).kernel == ()
 
 
+def test_as_it_is_is_what_tcpdump_attaches():
+    made = compile_capture_filter("udp port 5060", tunnels=["vxlan"], as_it_is=True)
+    assert list(made.kernel) == compile_expression("udp port 5060")
+    assert made.exact == ()
+    with pytest.raises(ConfigurationInvalid, match="cooked interface"):
+        compile_capture_filter("less 100", link_type=113, as_it_is=True)
+
+
 def test_explain_shows_both_programs_and_what_was_widened():
     text = explain("udp port 5060", tunnels=["vxlan", "gre"])
     assert "IPv4 and IPv6 fragments" in text

@@ -87,7 +87,7 @@ struct otus_pipeline_config {
     struct otus_flow_registry *flows;         /* NULL: no registry */
     const struct otus_bpf_insn *exact_filter; /* run over the decoded packet as exact_view says */
     uint32_t exact_filter_len;
-    enum otus_exact_view exact_view;
+    uint32_t exact_view; /* bits of enum otus_exact_view */
     const struct otus_stage *stages;
     uint32_t num_stages;
     /* Names of the labels with ids from OTUS_NUM_LABELS on; at most

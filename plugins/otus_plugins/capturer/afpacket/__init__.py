@@ -13,6 +13,7 @@ from otus_sdk.protocols import PacketSink
 __all__ = ["FACTORY", "AfPacketCapturer", "AfPacketCapturerConfig"]
 
 PAGE_OCTETS = 4096
+RING_OCTETS = 32 << 20
 
 
 def _milliseconds(value: object) -> object:
@@ -44,14 +45,17 @@ class AfPacketCapturerConfig(BaseModel):
     snap_len: int = Field(default=65535, ge=64, le=262144)
     promiscuous: bool = True
     block_octets: int = Field(default=1 << 20, ge=PAGE_OCTETS, le=1 << 26)
-    num_blocks: int = Field(default=32, ge=2, le=4096)
+    num_blocks: int = Field(default=0, ge=0, le=4096)
     retire_timeout: Annotated[int, BeforeValidator(_milliseconds), Field(ge=1, le=10_000)] = 20
     hardware_timestamps: bool = False
+    wait_for_interface: bool = True
 
     @model_validator(mode="after")
     def _fits(self) -> AfPacketCapturerConfig:
         if self.block_octets & (self.block_octets - 1):
             raise ValueError("block_octets must be a power of two")
+        if self.num_blocks == 1:
+            raise ValueError("num_blocks must be at least 2")
         return self
 
 
@@ -86,6 +90,10 @@ class AfPacketCapturer:
 def _native(config: AfPacketCapturerConfig) -> NativeStage:
     values: dict[str, Any] = config.model_dump()
     values["retire_timeout_ms"] = values.pop("retire_timeout")
+    if not config.num_blocks:
+        # All rings of the task together, but no ring so small that a burst overruns it.
+        blocks = RING_OCTETS // config.block_octets // config.fanout_size
+        values["num_blocks"] = max(4, blocks)
     return NativeStage("afpacket", values)
 
 

@@ -147,6 +147,8 @@ class CommandDoor:
         settings = await asyncio.to_thread(connection_settings, self._kafka, client_id)
         consumer = AIOKafkaConsumer(
             group_id=self._kafka.group_for(self._agent_id),
+            # A restarted agent takes its former self's place at once.
+            group_instance_id=self._agent_id,
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             metadata_max_age_ms=30_000,

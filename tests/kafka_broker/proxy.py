@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import threading
 
 
@@ -56,21 +55,24 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._drop_all()
+        for _ in range(3):  # aborted transports close their sockets in the next turns
+            await asyncio.sleep(0)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if not self._open:
-            writer.transport.abort()
-            return
-        with contextlib.suppress(OSError, asyncio.CancelledError):
-            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
-            pair = {writer, up_writer}
-            self._writers |= pair
-            try:
+        pair = [writer]
+        try:
+            if self._open:
+                up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+                pair.append(up_writer)
+                self._writers.update(pair)
                 await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
-            finally:
-                self._writers -= pair
-                for each in pair:
-                    each.transport.abort()
+        except (OSError, asyncio.CancelledError):
+            pass  # either side is gone, or the test is over
+        finally:
+            self._writers.difference_update(pair)
+            for each in pair:
+                each.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):

@@ -211,10 +211,27 @@ class Daemon:
         except Exception:  # noqa: BLE001 the rest has to stop as well
             _log.exception("part stop raised", part=name)
 
+    async def _stop_fleet_commands(self) -> None:
+        part = self._parts.get("fleet")
+        if part is None or not hasattr(part, "stop_commands"):
+            return
+        try:
+            async with asyncio.timeout(PART_TIMEOUT_S):
+                await part.stop_commands()
+        except TimeoutError:
+            _log.error("a fleet command does not end and is given up")
+        except Exception:  # noqa: BLE001 the rest has to stop as well
+            _log.exception("fleet commands did not stop")
+
     async def _restart_telemetry(self, old: AgentConfig, new: AgentConfig) -> None:
         await self._restart("telemetry", old, new, wanted=new.metrics.enabled)
 
     async def _restart_fleet(self, old: AgentConfig, new: AgentConfig) -> None:
+        part = self._parts.get("fleet")
+        if part is not None and hasattr(part, "reload"):
+            # The command in hand may be this reload: it must not wait for its own end.
+            await part.reload(old, new)
+            return
         await self._restart("fleet", old, new, wanted=new.kafka is not None)
 
     async def _restart(
@@ -299,8 +316,9 @@ class Daemon:
         watchdogs = [task for task in self._background if task.get_name() == "watchdog"]
         for task in self._background.difference(watchdogs):
             task.cancel()
-        await self._stop_part("fleet")
+        await self._stop_fleet_commands()
         await agent.stop(timeout_s)
+        await self._stop_part("fleet")  # now that the tasks' last states are told
         await self._stop_part("telemetry")
         await door.stop()
         for task in watchdogs:

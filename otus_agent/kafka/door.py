@@ -23,8 +23,7 @@ JOURNAL_NAME = "kafka-requests.jsonl"
 class FleetDoor:
     """Commands in, events out, for one agent; nothing where it has no `kafka` section.
 
-    `start` does not wait for a broker. A reload of the `kafka` section makes both
-    anew; keys that can't be read leave the former ones in force.
+    `start` does not wait for a broker.
     """
 
     def __init__(self, agent: Agent) -> None:
@@ -32,6 +31,7 @@ class FleetDoor:
         self._commands: CommandDoor | None = None
         self._events: EventPublisher | None = None
         self._journal: Journal | None = None
+        self._retiring: asyncio.Task[None] | None = None
         self._unlisten: Callable[[], None] | None = None
 
     async def start(self) -> None:
@@ -41,28 +41,44 @@ class FleetDoor:
             ConfigurationInvalid: a trusted key can't be read.
         """
         agent = self._agent
-        self._open(await asyncio.to_thread(self._made, agent.config))
+        self._open(await asyncio.to_thread(self._made, agent.config), hello=True)
         self._unlisten = agent.supervisor.add_listener(self._tell)
         agent.parts["kafka"] = self.status
-        agent.reload_hooks.append(("kafka", self._reload))
 
-    async def stop(self, deadline_s: float = 5.0) -> None:
-        """Takes no more commands, answers the one in hand. Safe twice, and without start.
+    async def stop_commands(self, deadline_s: float = 4.0) -> None:
+        """Takes no more commands and answers the one in hand. Safe twice, and without start.
 
-        Events go on until `say_goodbye`, so that the tasks' last states are told.
+        Events go on until `stop`, so that the tasks' last states are told.
         """
+        if self._retiring is not None:
+            await asyncio.wait({self._retiring}, timeout=deadline_s)
         if self._commands is not None:
             await self._commands.stop(deadline_s)
             self._commands = None
 
-    async def say_goodbye(self, deadline_s: float = 2.0) -> None:
-        """Sends what is queued and a last event, and closes. After the tasks have stopped."""
+    async def stop(self, deadline_s: float = 2.0) -> None:
+        """Also sends what is queued and a last event. Best after the tasks have stopped."""
+        await self.stop_commands()
         if self._unlisten is not None:
             self._unlisten()
             self._unlisten = None
         if self._events is not None:
             await self._events.stop(deadline_s)
             self._events = None
+        self._agent.parts.pop("kafka", None)
+
+    async def reload(self, _old: AgentConfig, new: AgentConfig) -> None:
+        """Goes over to another `kafka` section; may be called by a command in hand here.
+
+        Raises:
+            ConfigurationInvalid: a trusted key can't be read; nothing changed.
+        """
+        # The command in hand may be this very reload: it is answered by the former
+        # door, which ends beside the new one.
+        made = await asyncio.to_thread(self._made, new)
+        former = (self._commands, self._events)
+        self._open(made, hello=False)
+        self._retiring = asyncio.get_running_loop().create_task(_end(*former), name="kafka-retire")
 
     def status(self) -> dict[str, Any]:
         """How commands and events are."""
@@ -91,30 +107,14 @@ class FleetDoor:
             events = EventPublisher(kafka, agent_id=agent.agent_id, snapshot=self._snapshot)
         return commands, events
 
-    def _open(self, made: tuple[CommandDoor | None, EventPublisher | None]) -> None:
+    def _open(
+        self, made: tuple[CommandDoor | None, EventPublisher | None], *, hello: bool
+    ) -> None:
         self._commands, self._events = made
         if self._commands is not None:
             self._commands.start()
         if self._events is not None:
-            self._events.start()
-
-    async def _reload(self, _old: AgentConfig, new: AgentConfig) -> None:
-        # The command in hand may be this very reload: it is answered by the former
-        # door, which ends in the background of the new one.
-        made = await asyncio.to_thread(self._made, new)
-        former = (self._commands, self._events)
-        self._open(made)
-        self._retire(*former)
-
-    def _retire(self, commands: CommandDoor | None, events: EventPublisher | None) -> None:
-        async def end() -> None:
-            if commands is not None:
-                await commands.stop()
-            if events is not None:
-                await events.stop()
-
-        task = asyncio.get_running_loop().create_task(end(), name="kafka-retire")
-        self._retiring = task  # kept from the garbage collector until it is done
+            self._events.start(hello=hello)
 
     async def _dispatch(self, name: str, params: Mapping[str, Any], key_id: str) -> Any:
         return await self._agent.commands.dispatch(name, params, Origin("kafka", key_id))
@@ -143,3 +143,10 @@ class FleetDoor:
             "uptime_s": round(agent.uptime_s, 3),
             "tasks": tasks,
         }
+
+
+async def _end(commands: CommandDoor | None, events: EventPublisher | None) -> None:
+    if commands is not None:
+        await commands.stop()
+    if events is not None:
+        await events.stop(goodbye=False)

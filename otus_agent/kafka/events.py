@@ -61,16 +61,18 @@ class EventPublisher:
         self.sent = 0
         self.dropped = 0
 
-    def start(self) -> None:
+    def start(self, *, hello: bool = True) -> None:
         """Begins; the first heartbeat goes out as soon as a broker answers."""
-        self.publish("agent.started")
+        if hello:
+            self.publish("agent.started")
         self._task = asyncio.get_running_loop().create_task(self._run(), name="kafka-events")
 
-    async def stop(self, deadline_s: float = 2.0) -> None:
-        """Says goodbye and ends. Safe twice."""
+    async def stop(self, deadline_s: float = 2.0, *, goodbye: bool = True) -> None:
+        """Sends what is queued, says goodbye and ends. Safe twice."""
         if self._task is None:
             return
-        self.publish("agent.stopped")
+        if goodbye:
+            self.publish("agent.stopped")
         self._stopping.set()
         self._wake.set()
         done, _ = await asyncio.wait({self._task}, timeout=deadline_s)

@@ -16,7 +16,7 @@ from typing import Any
 from otus_agent.agent import Agent
 from otus_agent.config.agent import AgentConfig
 from otus_agent.config.task import TaskConfig
-from otus_agent.kafka.door import FleetDoor
+from otus_agent.kafka import FleetDoor
 
 
 class FakeTask:
@@ -49,9 +49,9 @@ async def main(config: AgentConfig, runs: Path) -> None:
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, agent.request_shutdown)
     await agent.shutdown_requested.wait()
-    await door.stop()
+    await door.stop_commands()
     await agent.stop()
-    await door.say_goodbye()
+    await door.stop()
 
 
 if __name__ == "__main__":

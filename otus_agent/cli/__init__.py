@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 from importlib import import_module
@@ -62,7 +63,11 @@ class _LazyGroup(click.RichGroup):
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        ctx.meta["otus.resolving"] = args[0] if args else ""
+        name = ctx.meta["otus.resolving"] = args[0] if args else ""
+        if name and not name.startswith("-") and name not in COMMANDS:
+            near = difflib.get_close_matches(name, COMMANDS, n=1)
+            hint = f", did you mean '{near[0]}'?" if near else ""
+            ctx.fail(f"no command '{name}'{hint}")
         return super().resolve_command(ctx, args)
 
 
@@ -90,7 +95,8 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 def _run(args: list[str] | None) -> int:
     try:
-        # Without standalone mode click returns the code of ctx.exit().
+        # Without standalone mode click returns a command's result, or the code
+        # of ctx.exit(): commands return None or their exit code.
         code = cli.main(args=args, prog_name="otus", standalone_mode=False)
         return code if isinstance(code, int) else EXIT_OK
     except (click.Abort, KeyboardInterrupt):

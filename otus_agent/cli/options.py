@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import rich_click as click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from otus_agent.cli.client import Client
@@ -38,8 +39,13 @@ class Settings:
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
     settings = context.ensure_object(Settings)
-    if value is not None and parameter.name is not None:
-        setattr(settings, parameter.name, value)
+    name = parameter.name
+    if value is not None and name is not None:
+        # What stands before the command's name is not undone by the environment,
+        # which is asked once more behind it.
+        is_typed = context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if is_typed or getattr(settings, name) is None:
+            setattr(settings, name, value)
     return value
 
 

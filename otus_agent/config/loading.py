@@ -34,7 +34,14 @@ ENVIRONMENT_PREFIX = "OTUS_"
 
 # Names that begin with the prefix and are no keys of the configuration.
 OTHER_ENVIRONMENT_NAMES = frozenset(
-    {"OTUS_CONFIG", "OTUS_SOCKET", "OTUS_CORPUS", "OTUS_CFLAGS", "OTUS_WHEEL_PLATFORM"}
+    {
+        "OTUS_CONFIG",
+        "OTUS_SOCKET",
+        "OTUS_OUTPUT",
+        "OTUS_CORPUS",
+        "OTUS_CFLAGS",
+        "OTUS_WHEEL_PLATFORM",
+    }
 )
 _OTHER_ENVIRONMENT_PREFIXES = ("OTUS_TEST_", "OTUS_BENCH_")
 
@@ -143,6 +150,20 @@ def load(
         ConfigurationProblems: any of them is wrong; all problems are listed.
     """
     source = read_source(path) if path is not None else Source("defaults")
+    return load_source(model, source, environment, flags)
+
+
+def load_source(
+    model: type[ModelT],
+    source: Source,
+    environment: Mapping[str, str] | None = None,
+    flags: Mapping[str, str] | None = None,
+) -> ModelT:
+    """The same from a document that has been read.
+
+    Raises:
+        ConfigurationProblems: any of them is wrong; all problems are listed.
+    """
     if source.data is None:
         source.data = {}
     if not isinstance(source.data, dict):
@@ -172,16 +193,19 @@ def validate(model: type[ModelT], source: Source, prefix: KeyPath = ()) -> Model
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise ConfigurationProblems(
-            [_explain(details, model, source, prefix) for details in error.errors()]
-        ) from None
+        raise ConfigurationProblems(problems_of(error, model, source, prefix)) from None
 
 
 def problems_of(
     error: ValidationError, model: type[BaseModel], source: Source, prefix: KeyPath = ()
 ) -> list[Problem]:
-    """The problems that a pydantic error tells of, with their places in source."""
-    return [_explain(details, model, source, prefix) for details in error.errors()]
+    """The problems that a pydantic error tells of, in the order of their places in source."""
+    problems = [_explain(details, model, source, prefix) for details in error.errors()]
+    return sorted(problems, key=_place)
+
+
+def _place(problem: Problem) -> tuple[int, ...]:
+    return tuple(int(part) for part in problem.where.split(":")[-2:] if part.isdigit())
 
 
 # --- Environment and flags ---------------------------------------------------

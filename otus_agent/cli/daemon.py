@@ -1,0 +1,63 @@
+"""``otus daemon``: runs the daemon."""
+
+from __future__ import annotations
+
+import os
+
+import rich_click as click
+
+from otus_agent.cli.client import config_path
+from otus_agent.cli.errors import CliError
+from otus_agent.cli.options import Settings, common_options, pass_settings
+
+
+@click.command()
+@click.option("--background", is_flag=True, help="Detach once the daemon answers commands.")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warn", "error"]),
+    help="Same as --set log.level=LEVEL.",
+)
+@click.option(
+    "--set",
+    "assignments",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Lay a value over the configuration, such as metrics.listen=:9100; repeatable.",
+)
+@common_options
+@pass_settings
+def daemon(
+    settings: Settings, background: bool, log_level: str | None, assignments: tuple[str, ...]
+) -> int:
+    """Runs the daemon, in the foreground until it is told to stop.
+
+    Configuration comes from the file, then from OTUS_ environment variables,
+    then from options. SIGTERM and SIGINT stop it in order (a second one hurries
+    it), SIGHUP has it read its configuration anew.
+    """
+    flags = parse_assignments(assignments)
+    if log_level is not None:
+        flags["log.level"] = log_level
+    if settings.socket is not None:
+        flags["daemon.socket_path"] = settings.socket
+    from otus_agent.daemon import Invocation, run
+
+    path = config_path(settings.config)
+    return run(Invocation(path, dict(os.environ), flags), background=background)
+
+
+def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
+    """``key=value`` texts as a mapping.
+
+    Raises:
+        CliError: one of them has no ``=``.
+    """
+    flags: dict[str, str] = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator or not key:
+            message = f"--set {assignment!r} must be KEY=VALUE"
+            raise CliError(message, "parameters_invalid")
+        flags[key] = value
+    return flags

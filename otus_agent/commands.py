@@ -60,6 +60,8 @@ class CommandTable:
 
     def __init__(self) -> None:
         self._commands: dict[str, Command] = {}
+        # By command, door and outcome ("ok" or an error's code): for the metrics.
+        self.results: dict[tuple[str, str, str], int] = {}
 
     def register(
         self, name: str, params_model: type[BaseModel], handler: Handler, summary: str = ""
@@ -97,6 +99,21 @@ class CommandTable:
             OtusError: the command does not exist, its parameters are wrong, or
                 it failed.
         """
+        outcome = "internal_error"
+        try:
+            answer = await self._run(name, params, origin)
+            outcome = "ok"
+        except OtusError as error:
+            outcome = error.code
+            raise
+        finally:
+            # A name that nobody registered must not become a series of its own.
+            known = name if name in self._commands else "unknown"
+            key = (known, origin.door, outcome)
+            self.results[key] = self.results.get(key, 0) + 1
+        return answer
+
+    async def _run(self, name: str, params: Mapping[str, Any] | None, origin: Origin) -> Any:
         command = self._commands.get(name)
         if command is None:
             near = difflib.get_close_matches(name, self._commands, n=1)

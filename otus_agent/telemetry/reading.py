@@ -1,0 +1,161 @@
+"""One look at an agent: all that metrics are made of, taken at one moment."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import otus_core
+from otus_agent.bridge import ReporterAccount
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineReading:
+    """One pipeline: counters by group and reason, its source's frames, its latencies."""
+
+    pipeline: str
+    counters: Mapping[str, Mapping[str, int]]
+    received: int
+    dropped: int
+    interface_dropped: int
+    latency: Mapping[str, otus_core.Latency]
+
+    def group(self, *names: str) -> int:
+        """The sum of the counters of some groups."""
+        return sum(sum(self.counters.get(name, {}).values()) for name in names)
+
+    def one(self, group: str, reason: str) -> int:
+        """One counter; 0 where there is none."""
+        return self.counters.get(group, {}).get(reason, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryReading:
+    """One reporter: its accounts, and how long batches took from queue to delivered."""
+
+    account: ReporterAccount
+    latency_buckets: Sequence[int]
+    latency_sum_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReading:
+    """One task."""
+
+    task: str
+    state: str
+    interface: str
+    uptime_s: float
+    balanced: bool
+    flows: int
+    pipelines: Sequence[PipelineReading] = ()
+    deliveries: Sequence[DeliveryReading] = ()
+    faults: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    quarantined: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """The agent at one moment."""
+
+    version: str
+    agent_id: str
+    uptime_s: float
+    process: Mapping[str, Any]
+    tasks: Sequence[TaskReading]
+    commands: Mapping[tuple[str, str, str], int]
+    logs: Mapping[str, Mapping[str, int]]
+
+
+class Reader:
+    """Takes readings; the instruments of one scrape share one.
+
+    Args:
+        agent: read only; may be read from any thread.
+        max_age_s: a reading is taken anew after this long. One scrape asks for
+            some thirty instruments within milliseconds.
+    """
+
+    def __init__(self, agent: Any, max_age_s: float = 0.2) -> None:
+        self._agent = agent
+        self._max_age_s = max_age_s
+        self._lock = threading.Lock()
+        self._reading: Reading | None = None
+        self._taken_at = 0.0
+
+    def read(self) -> Reading:
+        """The reading in force."""
+        with self._lock:
+            now = time.monotonic()
+            if self._reading is None or now - self._taken_at > self._max_age_s:
+                self._reading = _read_agent(self._agent)
+                self._taken_at = time.monotonic()
+            return self._reading
+
+
+def _read_agent(agent: Any) -> Reading:
+    from otus_agent.agent import process_figures
+
+    # A copy: the event loop may create or delete a task meanwhile.
+    entries = list(dict(agent.supervisor.entries).values())
+    return Reading(
+        version=agent.version,
+        agent_id=agent.agent_id,
+        uptime_s=agent.uptime_s,
+        process=process_figures(),
+        tasks=[_read_task(entry) for entry in entries],
+        commands=dict(agent.commands.results),
+        logs=_read_logs(agent.logs),
+    )
+
+
+def _read_logs(logs: Any) -> dict[str, dict[str, int]]:
+    figures = logs.stats() if logs is not None else {}
+    return {name: counts for name, counts in figures.items() if isinstance(counts, dict)}
+
+
+def _read_task(entry: Any) -> TaskReading:
+    task = entry.task
+    if task is None:
+        return TaskReading(entry.id, str(entry.state), "", 0.0, balanced=True, flows=0)
+    capture = task.config.capture
+    status = task.status()
+    return TaskReading(
+        task=entry.id,
+        state=str(entry.state),
+        interface=str(capture.config.get("interface", capture.type)),
+        uptime_s=status["uptime_s"],
+        balanced=status["ledger"]["balanced"],
+        flows=status["flows"],
+        pipelines=[_read_pipeline(worker) for worker in task.workers],
+        deliveries=[
+            DeliveryReading(
+                delivery.account(), tuple(delivery.latency_buckets), delivery.latency_sum_s
+            )
+            for delivery in task.deliveries
+        ],
+        faults={
+            (tracker.plugin, kind): count
+            for tracker in task.trackers
+            for kind, count in dict(tracker.faults).items()
+        },
+        quarantined={tracker.plugin: bool(tracker.quarantined) for tracker in task.trackers},
+    )
+
+
+def _read_pipeline(worker: Any) -> PipelineReading:
+    with worker.at_rest():
+        counters = worker.counters()
+        source = worker.source()
+        latency = worker.latency()
+    return PipelineReading(
+        worker.pipeline_id,
+        counters,
+        source.received,
+        source.dropped,
+        source.interface_dropped,
+        latency,
+    )

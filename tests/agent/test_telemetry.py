@@ -1,0 +1,212 @@
+"""Metrics: names, values, who may read them, and what is gone when a task is."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from agent_fakes import config
+from frames import sip, udp, write_pcap
+from otus_agent.agent import Agent
+from otus_agent.telemetry import Telemetry
+from otus_agent.telemetry.metrics import METRICS, Kind
+from otus_sdk.errors import OtusError
+from waiting import wait_until_async
+
+Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
+
+
+def get(port: int, path: str = "/metrics", user: str = "") -> tuple[int, str]:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}")
+    if user:
+        request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    try:
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+async def scrape(telemetry: Telemetry) -> Samples:
+    # Readings are shared for 0.2 s: a scrape right after a change waits them out.
+    await asyncio.sleep(0.25)
+    status, text = await asyncio.to_thread(get, telemetry.port)
+    assert status == 200
+    found: Samples = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            series = found.setdefault(sample.name, {})
+            series[frozenset(sample.labels.items())] = sample.value
+    return found
+
+
+def value(samples: Samples, name: str, **labels: str) -> float | None:
+    return samples.get(name, {}).get(frozenset(labels.items()))
+
+
+def make_agent(folder: Path, **metrics: Any) -> Agent:
+    whole = config(folder)
+    section = whole.metrics.model_validate({"listen": "127.0.0.1:0", **metrics})
+    return Agent(whole.model_copy(update={"metrics": section}))
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    agent = make_agent(tmp_path)
+    await agent.start()
+    yield agent
+    await agent.stop(5)
+
+
+@pytest.fixture
+async def telemetry(agent: Agent) -> AsyncIterator[Telemetry]:
+    telemetry = Telemetry(agent)
+    await telemetry.start()
+    yield telemetry
+    await telemetry.stop()
+
+
+def task(folder: Path, task_id: str = "calls") -> dict[str, Any]:
+    """A task that follows a file of three SIP messages and one packet that is none."""
+    path = folder / f"{task_id}.pcap"
+    payloads = [sip(call_id=f"call-{i}") for i in range(3)] + [b"something else"]
+    write_pcap(path, [udp(payload) for payload in payloads])
+    return {
+        "id": task_id,
+        "capture": {"type": "pcap", "files": [str(path)], "follow": True},
+        "parsers": ["sip"],
+        "reporters": [{"type": "console", "config": {"format": "json"}}],
+    }
+
+
+async def create(agent: Agent, raw: dict[str, Any]) -> None:
+    await agent.commands.dispatch("task.create", {"task": raw})
+    entry = agent.supervisor.get(raw["id"])
+
+    def all_reported() -> bool:
+        return sum(account.reported for account in entry.task.accounts()) == 3  # type: ignore[attr-defined,union-attr]
+
+    await wait_until_async(all_reported, what="three records reported")
+
+
+async def test_the_names_that_the_specification_fixes(
+    agent: Agent, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    """Names, labels and values of the six fixed metrics, by hand from the four packets."""
+    await create(agent, task(tmp_path))
+    got = await scrape(telemetry)
+    assert value(got, "otus_capture_packets_total", task="calls", interface="pcap") == 4
+    assert value(got, "otus_capture_drops_total", task="calls", stage="kernel") == 0
+    stages = {"received": 4, "decoded": 4, "parsed": 3, "processed": 3, "reported": 3, "dropped": 1}
+    for stage, count in stages.items():
+        series = {"task": "calls", "pipeline": "calls-0", "stage": stage}
+        assert value(got, "otus_pipeline_packets_total", **series) == count, stage
+    assert value(got, "otus_task_status", task="calls", status="running") == 1
+    assert value(got, "otus_task_status", task="calls", status="failed") == 0
+    assert value(got, "otus_reassembly_active_fragments", task="calls") == 0
+    assert (
+        value(got, "otus_pipeline_latency_seconds_count", task="calls", stage="decode") is not None
+    )
+    assert value(got, "otus_ledger_balanced", task="calls") == 1
+    unmatched = {"task": "calls", "pipeline": "calls-0", "group": "unmatched", "reason": "dropped"}
+    assert value(got, "otus_pipeline_outcomes_total", **unmatched) == 1
+
+
+async def test_a_deleted_task_disappears_and_a_new_one_starts_at_zero(
+    agent: Agent, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    """No series outlives its task, and a task of the same name counts anew."""
+    await create(agent, task(tmp_path))
+    await scrape(telemetry)
+    await agent.commands.dispatch("task.delete", {"id": "calls"})
+    got = await scrape(telemetry)
+    for name, series in got.items():
+        assert not any(("task", "calls") in labels for labels in series), name
+    await create(agent, task(tmp_path))
+    got = await scrape(telemetry)
+    assert value(got, "otus_capture_packets_total", task="calls", interface="pcap") == 4
+
+
+async def test_every_metric_of_the_table_is_described(agent: Agent, telemetry: Telemetry) -> None:
+    """Each metric goes out with the table's help text and kind."""
+    await agent.commands.dispatch("status")
+    _, text = await asyncio.to_thread(get, telemetry.port)
+    described = {
+        line.split(" ", 3)[2]: line.split(" ", 3)[3]
+        for line in text.splitlines()
+        if line.startswith("# HELP ")
+    }
+    for metric in METRICS:
+        if metric.name in described:
+            assert described[metric.name] == metric.meaning
+    assert "otus_build_info" in described
+    assert "otus_command_results_total" in described
+
+
+async def test_commands_are_counted_by_door_and_outcome(agent: Agent, telemetry: Telemetry) -> None:
+    """What succeeded, what failed with which code, and names that do not exist."""
+    await agent.commands.dispatch("status")
+    for name in ("task.status", "no.such.command"):
+        with pytest.raises(OtusError):
+            await agent.commands.dispatch(name, {"id": "nobody"})
+    got = await scrape(telemetry)
+    name = "otus_command_results_total"
+    assert value(got, name, command="status", door="local", outcome="ok") == 1
+    assert value(got, name, command="task.status", door="local", outcome="task_not_found") == 1
+    unknown = [labels for labels in got[name] if ("command", "unknown") in labels]
+    assert len(unknown) == 1
+
+
+async def test_only_the_configured_path_answers(agent: Agent, telemetry: Telemetry) -> None:
+    """Metrics under their path, health checks under theirs, nothing elsewhere."""
+    assert (await asyncio.to_thread(get, telemetry.port, "/"))[0] == 404
+    assert await asyncio.to_thread(get, telemetry.port, "/healthz") == (200, "ok\n")
+    assert await asyncio.to_thread(get, telemetry.port, "/readyz") == (200, "ok\n")
+    agent.request_shutdown()
+    assert await asyncio.to_thread(get, telemetry.port, "/readyz") == (503, "stopping\n")
+
+
+async def test_basic_authentication_guards_the_metrics(tmp_path: Path) -> None:
+    """The right name and password get in, nothing else does; health checks need none."""
+    secret = tmp_path / "password"
+    secret.write_text("s3cret\n")
+    agent = make_agent(
+        tmp_path, basic_auth={"username": "prom", "password_file": str(secret)}, path="/m"
+    )
+    telemetry = Telemetry(agent)
+    await telemetry.start()
+    try:
+        for user, status in (("", 401), ("prom:wrong", 401), ("prom:s3cret", 200)):
+            assert (await asyncio.to_thread(get, telemetry.port, "/m", user))[0] == status
+        assert (await asyncio.to_thread(get, telemetry.port, "/healthz"))[0] == 200
+    finally:
+        await telemetry.stop()
+
+
+async def test_stop_is_safe_without_start_and_twice(agent: Agent) -> None:
+    """And the port is free again afterwards."""
+    telemetry = Telemetry(agent)
+    await telemetry.stop()
+    await telemetry.start()
+    port = telemetry.port
+    await telemetry.stop()
+    await telemetry.stop()
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.to_thread(get, port)
+
+
+def test_names_follow_the_conventions() -> None:
+    """Counters end in _total, no metric is listed twice, every one says what it means."""
+    assert len({metric.name for metric in METRICS}) == len(METRICS)
+    for metric in METRICS:
+        assert metric.name.startswith("otus_")
+        assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
+        assert metric.meaning.endswith(".")

@@ -10,6 +10,7 @@ enum {
     ETHERTYPE_MPLS_UPSTREAM = 0x8848,
     ETHERTYPE_PPPOE_SESSION = 0x8864,
     ETHERTYPE_PBB = 0x88e7,
+    ETHERTYPE_FABRICPATH = 0x8903, /* Cisco; MAC addresses of its own in front */
     ETHERTYPE_VNTAG = 0x8926,
     ETHERTYPE_NSH = 0x894f,
     ETHERTYPE_TEB = 0x6558, /* transparent Ethernet bridging: GRE, Geneve */
@@ -53,16 +54,20 @@ static enum otus_layer decode_vlan(struct otus_walk *walk)
     return OTUS_LAYER_ETHERTYPE;
 }
 
-/* Four octets of tag, then a whole Ethernet header (PBB) or an ethertype (VN-Tag). */
-static enum otus_layer decode_tag(struct otus_walk *walk, bool then_ethernet)
+/* A tag of which nothing is needed, then a whole Ethernet frame. */
+static enum otus_layer skip_to_ethernet(struct otus_walk *walk, size_t tag_len)
 {
-    if (!otus_cursor_skip(&walk->at, 4))
+    return otus_cursor_skip(&walk->at, tag_len) ? OTUS_LAYER_ETHERNET
+                                                : otus_walk_fail(walk, OTUS_COUNT_FRAME_TOO_SHORT);
+}
+
+static enum otus_layer decode_vntag(struct otus_walk *walk)
+{
+    const uint8_t *tag = otus_cursor_header(&walk->at, 6);
+    if (tag == NULL)
         return otus_walk_fail(walk, OTUS_COUNT_FRAME_TOO_SHORT);
-    if (then_ethernet)
-        return OTUS_LAYER_ETHERNET;
-    return otus_cursor_be16(&walk->at, &walk->ethertype)
-               ? OTUS_LAYER_ETHERTYPE
-               : otus_walk_fail(walk, OTUS_COUNT_FRAME_TOO_SHORT);
+    walk->ethertype = otus_load_be16(tag + 4);
+    return OTUS_LAYER_ETHERTYPE;
 }
 
 enum otus_layer otus_decode_ethertype(struct otus_walk *walk)
@@ -88,9 +93,11 @@ enum otus_layer otus_decode_ethertype(struct otus_walk *walk)
     case ETHERTYPE_NSH:
         return otus_decode_nsh(walk);
     case ETHERTYPE_PBB:
-        return decode_tag(walk, true);
+        return skip_to_ethernet(walk, 4); /* IEEE 802.1ah: I-TAG */
+    case ETHERTYPE_FABRICPATH:
+        return skip_to_ethernet(walk, 2);
     case ETHERTYPE_VNTAG:
-        return decode_tag(walk, false);
+        return decode_vntag(walk);
     case ETHERTYPE_TEB:
         return OTUS_LAYER_ETHERNET;
     default:
@@ -198,6 +205,7 @@ enum otus_layer otus_decode_link(struct otus_walk *walk, uint16_t link_type)
     case OTUS_LINK_PPP:
         return OTUS_LAYER_PPP;
     case OTUS_LINK_PPP_HDLC:
+    case OTUS_LINK_C_HDLC:
         return decode_hdlc(walk);
     default:
         return otus_walk_fail(walk, OTUS_COUNT_LINK_UNSUPPORTED);

@@ -22,6 +22,7 @@ enum otus_link_type {
     OTUS_LINK_RAW_OPENBSD = 14,
     OTUS_LINK_PPP_HDLC = 50,
     OTUS_LINK_RAW = 101,
+    OTUS_LINK_C_HDLC = 104,
     OTUS_LINK_LOOP = 108,
     OTUS_LINK_LINUX_SLL = 113,
     OTUS_LINK_IPV4 = 228,

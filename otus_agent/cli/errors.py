@@ -17,6 +17,7 @@ EXIT_INTERRUPTED = 130  # by Ctrl-C, as shells have it
 
 _EXIT_CODES = {
     "daemon_not_running": EXIT_UNREACHABLE,
+    "brokers_unreachable": EXIT_UNREACHABLE,
     "task_not_found": EXIT_NOT_FOUND,
     "plugin_not_found": EXIT_NOT_FOUND,
     "configuration_invalid": EXIT_INVALID_CONFIGURATION,

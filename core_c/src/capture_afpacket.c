@@ -238,9 +238,15 @@ static bool ring_is_empty(const struct afpacket_source *source)
 
 /* --- waiting --- */
 
+/* Long enough for the kernel to hand over a block that is not full. */
+static int shorter_wait(const struct afpacket_source *source, int timeout_ms)
+{
+    int retire_ms = (int)source->retire_timeout_ms;
+    return timeout_ms >= 0 && timeout_ms < retire_ms ? timeout_ms : retire_ms;
+}
+
 static enum otus_status interface_removed(struct afpacket_source *source)
 {
-    char message[200];
     add(&source->totals->removals, 1);
     if (!source->wait_for_interface) {
         otus_capture_fail(&source->base, "interface %s was removed", source->name);
@@ -248,11 +254,22 @@ static enum otus_status interface_removed(struct afpacket_source *source)
     }
     source->gone = true;
     source->attached = false;
-    if (otus_afpacket_refuse_all(source->fd) == OTUS_OK && !source->in_fanout)
+    source->removed_ns = clock_ns();
+    return OTUS_E_AGAIN;
+}
+
+/* A fanout group holds its members to the interface that died: leaves it, after
+ * the kernel has handed over what came before. OTUS_OK when that is done. */
+static enum otus_status leave_group(struct afpacket_source *source, int timeout_ms)
+{
+    char message[200];
+    if (!ring_is_empty(source) && clock_ns() - source->removed_ns < STOP_GRACE_MS * 1000000ULL) {
+        otus_capture_wait(&source->base, source->fd, shorter_wait(source, timeout_ms));
         return OTUS_E_AGAIN;
-    /* The group holds its members to the interface that died: leave it. */
+    }
+    sum_up(source);
     if (otus_afpacket_renew(source, message, sizeof message) == OTUS_OK)
-        return OTUS_E_AGAIN;
+        return OTUS_OK;
     otus_capture_fail(&source->base, "interface %s was removed: %s", source->name, message);
     return OTUS_E_SYSTEM;
 }
@@ -262,6 +279,11 @@ static enum otus_status await_return(struct afpacket_source *source, int timeout
 {
     char message[200];
     const bool cooked = source->cooked;
+    if (source->in_fanout && !source->attached) {
+        enum otus_status status = leave_group(source, timeout_ms);
+        if (status != OTUS_OK)
+            return status;
+    }
     int wait_ms = timeout_ms >= 0 && timeout_ms < RETURN_POLL_MS ? timeout_ms : RETURN_POLL_MS;
     otus_capture_wait(&source->base, -1, wait_ms);
     if (if_nametoindex(source->name) == 0 ||
@@ -307,10 +329,7 @@ static enum otus_status after_stop(struct afpacket_source *source, int timeout_m
     if (source->gone || ring_is_empty(source) ||
         now - source->stop_ns > (STOP_GRACE_MS + 2ULL * source->retire_timeout_ms) * 1000000U)
         return OTUS_E_END;
-    int wait_ms = (int)source->retire_timeout_ms;
-    if (timeout_ms >= 0 && timeout_ms < wait_ms)
-        wait_ms = timeout_ms;
-    otus_capture_wait(&source->base, source->fd, wait_ms);
+    otus_capture_wait(&source->base, source->fd, shorter_wait(source, timeout_ms));
     return OTUS_E_AGAIN;
 }
 

@@ -44,6 +44,7 @@ struct afpacket_source {
     struct afpacket_totals *totals;
     struct otus_interfaces *interfaces; /* only on any */
     uint64_t looked_ns;                 /* when interfaces was filled */
+    uint64_t removed_ns;                /* when the interface was seen to be gone */
     uint64_t stop_ns;                   /* when the ring first was empty after a stop */
 
     uint8_t *ring;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from decode_dumping import DecodeDump, build_decode_dump
 from sip_dumping import SipDump, build_sip_dump
 
 
@@ -17,3 +18,9 @@ def sip_dump(tmp_path_factory: pytest.TempPathFactory) -> SipDump:
 def sip_dump_portable(tmp_path_factory: pytest.TempPathFactory) -> SipDump:
     """The same parser without vector instructions."""
     return build_sip_dump(tmp_path_factory.mktemp("sip_dump_portable"), "-DOTUS_NO_SIMD")
+
+
+@pytest.fixture(scope="session")
+def decode_dump(tmp_path_factory: pytest.TempPathFactory) -> DecodeDump:
+    """The frame decoder with every tunnel followed."""
+    return build_decode_dump(tmp_path_factory.mktemp("decode_dump"))

@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
-import pytest
-
+from decode_dumping import DecodeDump
 from decode_oracle import differences, expect
 
 #: No timeout and no limit on fragments: the oracle has neither.
 OPTIONS = ("-t", "4000000000", "-f", "8192")
-
-
-@pytest.fixture(scope="session")
-def decode_dump(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
-    if compiler is None:
-        pytest.skip("no C compiler for core_c/tests/decode_dump.c")
-    program = tmp_path_factory.mktemp("decode") / "decode_dump"
-    sources = [*sorted((root / "core_c/src").glob("*.c")), root / "core_c/tests/decode_dump.c"]
-    command = [compiler, "-std=c11", "-D_GNU_SOURCE", "-O1", "-I", root / "core_c/include"]
-    subprocess.run([*command, *sources, "-lz", "-o", program], check=True)
-    return program
 
 
 def listed_differences(root: Path) -> dict[tuple[str, int], str]:
@@ -44,7 +29,9 @@ def listed_differences(root: Path) -> dict[tuple[str, int], str]:
     return listed
 
 
-def test_every_capture_agrees_with_the_oracle(root: Path, corpus: Path, decode_dump: Path) -> None:
+def test_every_capture_agrees_with_the_oracle(
+    root: Path, corpus: Path, decode_dump: DecodeDump
+) -> None:
     listed = listed_differences(root)
     assert listed
     unlisted: list[str] = []
@@ -53,10 +40,7 @@ def test_every_capture_agrees_with_the_oracle(root: Path, corpus: Path, decode_d
     for capture in sorted((corpus / "pcap").iterdir()):
         oracle_path = corpus / "oracle" / f"{capture.name}.dec.jsonl"
         oracle = [json.loads(line) for line in oracle_path.read_text().splitlines()]
-        run = subprocess.run(
-            [decode_dump, *OPTIONS, capture], capture_output=True, text=True, check=True
-        )
-        decoded = [json.loads(line) for line in run.stdout.splitlines()]
+        decoded = decode_dump.file(capture, *OPTIONS)
         assert len(decoded) >= len(oracle), f"{capture.name}: frames lost"
         for ours, theirs in zip(decoded, oracle, strict=False):
             assert ours["frame"] == theirs["frame"]

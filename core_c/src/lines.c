@@ -195,6 +195,11 @@ static bool has_avx2(void)
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2) && (b & bit_BMI);
 }
 
+otus_lines_scan otus_lines_baseline_scan(void)
+{
+    return scan_sse2;
+}
+
 otus_lines_scan otus_lines_best_scan(void)
 {
     return has_avx2() ? scan_avx2 : scan_sse2;
@@ -238,12 +243,22 @@ static void scan_neon(struct otus_lines *lines)
     end_window(lines, num, end);
 }
 
+otus_lines_scan otus_lines_baseline_scan(void)
+{
+    return scan_neon;
+}
+
 otus_lines_scan otus_lines_best_scan(void)
 {
     return scan_neon;
 }
 
 #else
+
+otus_lines_scan otus_lines_baseline_scan(void)
+{
+    return otus_lines_scan_portable;
+}
 
 otus_lines_scan otus_lines_best_scan(void)
 {

@@ -41,6 +41,7 @@ struct otus_line {
 
 /* The fastest scan that this machine runs; all give the same result. */
 otus_lines_scan otus_lines_best_scan(void);
+otus_lines_scan otus_lines_baseline_scan(void); /* what every machine of its kind runs */
 void otus_lines_scan_portable(struct otus_lines *lines);
 
 static inline void otus_lines_init(struct otus_lines *lines, const uint8_t *octets, uint32_t len,

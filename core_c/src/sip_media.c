@@ -49,11 +49,21 @@ static void put_endpoint(struct registration *registration, struct otus_flow_key
         otus_count(registration->counters, OTUS_COUNT_FLOWS_EVICTED);
 }
 
+/* RTP/AVP, RTP/SAVPF, UDP/TLS/RTP/SAVPF, TCP/RTP/AVP, ...; not udptl, TCP/MSRP, DTLS/SCTP. */
+static bool is_rtp(const uint8_t *octets, struct otus_span protocol)
+{
+    for (uint32_t i = 0; i + 4 <= protocol.len; i++)
+        if (memcmp(octets + protocol.off + i, "RTP/", 4) == 0)
+            return true;
+    return false;
+}
+
 /* RFC 8866 5.14: with n ports, RTP is on every second one, RTCP on those between. */
 static void put_media(struct registration *registration, const struct otus_sdp_media *media)
 {
     struct otus_flow_key key = {.protocol = PROTOCOL_UDP};
-    if (media->port == 0 || !read_literal(&key, registration->octets, media->address))
+    if (media->port == 0 || !is_rtp(registration->octets, media->protocol) ||
+        !read_literal(&key, registration->octets, media->address))
         return; /* RFC 3264 6: port 0 rejects the media */
     uint32_t num = media->num_ports < MAX_PORTS_PER_MEDIA ? media->num_ports : MAX_PORTS_PER_MEDIA;
     bool is_pair_rule = media->rtcp_port == media->port + 1 && !media->rtcp_mux;

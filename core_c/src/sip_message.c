@@ -205,3 +205,52 @@ enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
     otus_sip_take_body(parser, out_message, body, flags);
     return OTUS_OK;
 }
+
+void otus_sip_values_init(struct otus_sip_values *out_values,
+                          const struct otus_sip_message *message, uint32_t id)
+{
+    uint32_t first = id < OTUS_SIP_NUM_HEADER_IDS ? message->first[id] : 0;
+    *out_values = (struct otus_sip_values){
+        .message = message,
+        .header = first,
+        .pos = first != 0 ? message->headers[first - 1].value.off : 0,
+    };
+}
+
+/* The comma that ends the value at from, or to. */
+static uint32_t find_comma(struct otus_sip_text text, uint32_t from, uint32_t to)
+{
+    uint32_t at = from;
+    while (at < to) {
+        at = otus_find3(text.octets, text.len, at, to, ',', '"', '<');
+        if (at == to || text.octets[at] == ',')
+            return at;
+        uint8_t close = text.octets[at] == '<' ? '>' : '"';
+        at++;
+        while (at < to && text.octets[at] != close)
+            at += text.octets[at] == '\\' && close == '"' ? 2 : 1;
+        at++;
+    }
+    return to;
+}
+
+bool otus_sip_values_next(struct otus_sip_values *values, struct otus_span *out_value)
+{
+    if (values->header == 0)
+        return false;
+    const struct otus_sip_message *message = values->message;
+    const struct otus_sip_header *header = &message->headers[values->header - 1];
+    struct otus_sip_text text = {message->octets, message->len};
+    uint32_t end = header->value.off + header->value.len;
+    uint32_t comma = find_comma(text, values->pos, end);
+    uint32_t from = otus_skip_space(text.octets, values->pos, comma);
+    uint32_t to = otus_trim_space(text.octets, from, comma);
+    *out_value = (struct otus_span){from, to - from};
+    values->pos = comma + 1;
+    if (comma == end) {
+        values->header = header->next != 0 ? header->next + 1 : 0;
+        if (values->header != 0)
+            values->pos = message->headers[values->header - 1].value.off;
+    }
+    return true;
+}

@@ -213,6 +213,21 @@ OTUS_MUST_CHECK enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
                                                 const uint8_t *octets, uint32_t len,
                                                 uint32_t flags);
 
+/* A walk over the values of one header field: its fields in the order of the message,
+ * those that commas join (RFC 3261 7.3.1) one by one. Commas in quotes and angle brackets
+ * join nothing. */
+struct otus_sip_values {
+    const struct otus_sip_message *message;
+    uint32_t header; /* index + 1 of the field in hand, 0: none left */
+    uint32_t pos;    /* in the message */
+};
+
+void otus_sip_values_init(struct otus_sip_values *out_values,
+                          const struct otus_sip_message *message, uint32_t id);
+/* False when there are no more. White space around a value is cut off. */
+OTUS_MUST_CHECK bool otus_sip_values_next(struct otus_sip_values *values,
+                                          struct otus_span *out_value);
+
 const char *otus_sip_header_name(uint32_t id);  /* canonical long form; NULL for OTHER */
 char otus_sip_header_compact(uint32_t id);      /* lower-case compact form, 0 where none */
 const char *otus_sip_anomaly_name(uint32_t id); /* NULL beyond the last */

@@ -1,0 +1,234 @@
+/* Labels, headers by name, and media endpoints in the registry. */
+#include "otus/sip_labels.h"
+
+#include "sip_sample.h"
+
+static struct otus_sip_parser *parser;
+
+static struct otus_sip_message parse(const char *text)
+{
+    struct otus_sip_message message;
+    memset(&message, 0, sizeof message);
+    CHECK(otus_sip_parse(parser, &message, (const uint8_t *)text, (uint32_t)strlen(text), 0) ==
+          OTUS_OK);
+    return message;
+}
+
+struct label_want {
+    enum otus_label_id id;
+    const char *value;
+};
+
+static void check_labels(const char *text, const struct label_want *wants, size_t num,
+                         uint32_t arena_octets)
+{
+    static uint8_t memory[4096];
+    struct otus_arena arena = {memory, 0, arena_octets};
+    struct otus_label_set labels;
+    struct otus_sip_message message = parse(text);
+    uint32_t num_present = 0;
+    otus_label_clear(&labels);
+    otus_sip_labels(&message, (struct otus_slice){(const uint8_t *)"UDP", 3}, &labels, &arena);
+    for (size_t i = 0; i < num; i++) {
+        check_about = otus_label_name(wants[i].id);
+        if (CHECK(otus_label_has(&labels, wants[i].id)))
+            CHECK_TEXT(labels.value[wants[i].id].at, labels.value[wants[i].id].len, wants[i].value);
+    }
+    check_about = "";
+    for (uint32_t id = 0; id < OTUS_MAX_LABELS; id++)
+        num_present += otus_label_has(&labels, id) ? 1 : 0;
+    CHECK_EQ(num_present, num);
+}
+
+/* Every label of a request, and no other. */
+static void test_request_labels(void)
+{
+    static const struct label_want wants[] = {
+        {OTUS_LABEL_SIP_METHOD, "INVITE"},
+        {OTUS_LABEL_SIP_REQUEST_URI, "sip:bob@example.com"},
+        {OTUS_LABEL_SIP_CALL_ID, "call-1@192.0.2.1"},
+        {OTUS_LABEL_SIP_FROM_URI, "sip:alice@example.com"},
+        {OTUS_LABEL_SIP_FROM_TAG, "from1"},
+        {OTUS_LABEL_SIP_TO_URI, "tel:+1-201-555-0123"},
+        {OTUS_LABEL_SIP_CSEQ, "314159"},
+        {OTUS_LABEL_SIP_CSEQ_METHOD, "INVITE"},
+        {OTUS_LABEL_SIP_CONTACT_URI, "sip:alice@192.0.2.1"},
+        {OTUS_LABEL_SIP_VIA_BRANCH, "z9hG4bK1"},
+        {OTUS_LABEL_SIP_USER_AGENT, "sample"},
+        {OTUS_LABEL_SIP_CONTENT_TYPE, "application/sdp"},
+        {OTUS_LABEL_SIP_TRANSPORT, "UDP"},
+    };
+    check_labels(SAMPLE_INVITE, wants, sizeof wants / sizeof wants[0], 4096);
+}
+
+/* Of a response; numbers in their shortest form, folds undone. */
+static void test_response_labels(void)
+{
+    static const struct label_want wants[] = {
+        {OTUS_LABEL_SIP_STATUS_CODE, "486"},  {OTUS_LABEL_SIP_REASON, "Busy Here"},
+        {OTUS_LABEL_SIP_CSEQ, "9"},           {OTUS_LABEL_SIP_CSEQ_METHOD, "INVITE"},
+        {OTUS_LABEL_SIP_TO_URI, "sip:b"},     {OTUS_LABEL_SIP_TO_TAG, "t"},
+        {OTUS_LABEL_SIP_USER_AGENT, "a b c"}, {OTUS_LABEL_SIP_TRANSPORT, "UDP"},
+    };
+    check_labels("SIP/2.0 486 Busy Here\r\nt: <sip:b>;tag=t\r\nCSeq: 0009\r\n INVITE\r\n"
+                 "Server: a\r\n \tb \r\n c\r\n\r\n",
+                 wants, sizeof wants / sizeof wants[0], 4096);
+}
+
+/* What can't be read is no label; a full arena loses what needs it and breaks nothing. */
+static void test_no_labels(void)
+{
+    static const struct label_want wants[] = {
+        {OTUS_LABEL_SIP_CSEQ_METHOD, "INVITE"},
+        {OTUS_LABEL_SIP_TRANSPORT, "UDP"},
+        {OTUS_LABEL_SIP_REASON, "x"},
+    };
+    check_labels("SIP/2.0 4294967301 x\r\nCSeq: 99999999999 INVITE\r\n\r\n", wants, 3, 4096);
+    static const struct label_want full[] = {
+        {OTUS_LABEL_SIP_CSEQ_METHOD, "INVITE"},
+        {OTUS_LABEL_SIP_TRANSPORT, "UDP"},
+        {OTUS_LABEL_SIP_USER_AGENT, "a\r\n b"},
+    };
+    check_labels("SIP/2.0 4294967301 \r\nCSeq: 09 INVITE\r\nServer: a\r\n b\r\n\r\n", full, 3, 0);
+}
+
+static void test_find_header(void)
+{
+    struct otus_sip_message message = parse(SAMPLE_INVITE);
+    struct otus_slice value;
+    static const struct {
+        const char *name;
+        const char *value;
+    } cases[] = {
+        {"X-Cid", "other call"},
+        {"x-cid", "other call"},
+        {"X-CID", "other call"},
+        {"i", "call-1@192.0.2.1"},
+        {"call-id", "call-1@192.0.2.1"},
+        {"I", "call-1@192.0.2.1"},
+        {"Max-Forwards", "70"},
+        {"X", NULL},
+        {"X-Ci", NULL},
+        {"Route", NULL},
+        {"", NULL},
+        {"q", NULL},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        check_about = cases[i].name;
+        bool found = otus_sip_find_header(&message, cases[i].name, strlen(cases[i].name), &value);
+        CHECK_EQ(found, cases[i].value != NULL);
+        if (found)
+            CHECK_TEXT(value.at, value.len, cases[i].value);
+    }
+    check_about = "";
+}
+
+/* --- media --- */
+
+static struct otus_flow_registry *registry;
+
+static void show(const char *text)
+{
+    struct otus_sip_message message = parse(text);
+    otus_sip_register_media(registry, &message, 1000, NULL);
+}
+
+/* The kind of flow at an IPv4 endpoint, 0 for none. */
+static int kind_at(uint8_t last_octet, uint16_t port)
+{
+    struct otus_flow_key key = {.ip_version = 4, .protocol = 17, .port = port};
+    struct otus_flow_value value;
+    memcpy(key.ip, (uint8_t[]){192, 0, 2, last_octet}, 4);
+    return otus_flow_get(registry, &value, &key, 1000) ? value.kind : 0;
+}
+
+#define RESPONSE(status, method, sdp)                                                              \
+    "SIP/2.0 " status " x\r\nCall-ID: call-1@192.0.2.1\r\nCSeq: 1 " method                         \
+    "\r\nContent-Type: application/sdp\r\n\r\n" sdp
+#define REQUEST(method, sdp)                                                                       \
+    method " sip:a SIP/2.0\r\nCall-ID: call-1@192.0.2.1\r\nCSeq: 1 " method                        \
+           "\r\nContent-Type: application/sdp\r\n\r\n" sdp
+#define ANSWER "v=0\r\nc=IN IP4 192.0.2.2\r\nm=audio 5000 RTP/AVP 0\r\n"
+
+/* A call's endpoints live from the offer to the answer to BYE, not to BYE or CANCEL. */
+static void test_dialog(void)
+{
+    CHECK(otus_flow_registry_new(&registry, 100, 1000000) == OTUS_OK);
+    show(SAMPLE_INVITE);
+    CHECK_EQ(kind_at(1, 4000), OTUS_FLOW_RTP);
+    CHECK_EQ(kind_at(1, 4001), OTUS_FLOW_RTCP);
+    CHECK_EQ(otus_flow_count(registry), 2);
+    show(RESPONSE("183", "INVITE", ANSWER)); /* early media */
+    CHECK_EQ(kind_at(2, 5000), OTUS_FLOW_RTP);
+    show(REQUEST("CANCEL", ""));
+    show(RESPONSE("200", "CANCEL", ""));
+    CHECK_EQ(otus_flow_count(registry), 4);
+    show(RESPONSE("200", "INVITE", ANSWER));
+    show(RESPONSE("488", "INVITE", "")); /* of a re-INVITE */
+    CHECK_EQ(otus_flow_count(registry), 4);
+    show(REQUEST("BYE", ""));
+    show(RESPONSE("407", "BYE", "")); /* asked again */
+    CHECK_EQ(otus_flow_count(registry), 4);
+    show(RESPONSE("200", "BYE", ""));
+    CHECK_EQ(otus_flow_count(registry), 0);
+
+    show(SAMPLE_INVITE);
+    show(RESPONSE("401", "INVITE", ""));
+    CHECK_EQ(otus_flow_count(registry), 2);
+    show(RESPONSE("486", "INVITE", ""));
+    CHECK_EQ(otus_flow_count(registry), 0);
+    otus_flow_registry_free(registry);
+}
+
+/* Which endpoints a description names. */
+static void test_endpoints(void)
+{
+    static const struct {
+        const char *sdp;
+        uint32_t num;
+        uint16_t port;
+        int kind;
+    } cases[] = {
+        {"m=audio 4000 RTP/AVP 0\r\n", 2, 4001, OTUS_FLOW_RTCP},
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\n", 1, 4000, OTUS_FLOW_RTP_RTCP_MUX},
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4100\r\n", 2, 4100, OTUS_FLOW_RTCP},
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4100 IN IP4 192.0.2.9\r\n", 2, 4000, OTUS_FLOW_RTP},
+        {"m=audio 4000/2 RTP/AVP 0\r\n", 4, 4002, OTUS_FLOW_RTP},
+        {"m=audio 4000/65535 RTP/AVP 0\r\n", 16, 4014, OTUS_FLOW_RTP},
+        {"m=audio 65535 RTP/AVP 0\r\n", 1, 65535, OTUS_FLOW_RTP},
+        {"m=audio 65534/2 RTP/AVP 0\r\n", 2, 65534, OTUS_FLOW_RTP},
+        {"m=audio 0 RTP/AVP 0\r\n", 0, 0, 0},
+        {"m=audio 4000 RTP/AVP 0\r\nc=IN IP4 0.0.0.0\r\n", 0, 4000, 0},
+        {"m=audio 4000 RTP/AVP 0\r\nc=IN IP6 ::\r\n", 0, 4000, 0},
+        {"m=audio 4000 RTP/AVP 0\r\nc=IN IP6 2001:db8::1\r\n", 2, 4000, 0},
+        {"m=audio 4000 RTP/AVP 0\r\nc=IN IP4 host.example.com\r\n", 0, 4000, 0},
+        {"m=audio 4000 UDP/TLS/RTP/SAVPF 0\r\n", 2, 4000, OTUS_FLOW_RTP},
+        {"m=image 4000 udptl t38\r\n", 0, 4000, 0},
+        {"m=audio 4000 RTP/AVP 0\r\nm=video 4000 RTP/AVP 31\r\n", 2, 4000, OTUS_FLOW_RTP},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[512];
+        CHECK(otus_flow_registry_new(&registry, 100, 1000000) == OTUS_OK);
+        check_about = cases[i].sdp;
+        snprintf(text, sizeof text, REQUEST("INVITE", "v=0\r\nc=IN IP4 192.0.2.1\r\n%s"),
+                 cases[i].sdp);
+        show(text);
+        CHECK_EQ(otus_flow_count(registry), cases[i].num);
+        CHECK_EQ(kind_at(1, cases[i].port), cases[i].kind);
+        otus_flow_registry_free(registry);
+    }
+    check_about = "";
+}
+
+int main(void)
+{
+    parser = sample_parser();
+    test_request_labels();
+    test_response_labels();
+    test_no_labels();
+    test_find_header();
+    test_dialog();
+    test_endpoints();
+    otus_sip_parser_free(parser);
+    return check_summary();
+}

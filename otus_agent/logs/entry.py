@@ -24,7 +24,7 @@ LEVELS = {
     "error": logging.ERROR,
 }
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NEEDS_QUOTES = re.compile(r"[\s\"'=\x00-\x1f\x7f\x85\u2028\u2029]")
 
 
@@ -113,8 +113,9 @@ def render_json(entry: Entry) -> bytes:
 def render_text(entry: Entry) -> bytes:
     """One line for people; only a traceback takes further lines."""
     fields = "".join(f" {key}={_quoted(value)}" for key, value in entry.fields.items())
-    event = _CONTROL.sub(_escaped, entry.event)
-    line = f"{timestamp(entry.time_ns)} {entry.level:<5} {entry.logger}: {event}{fields}"
+    line = f"{timestamp(entry.time_ns)} {entry.level:<5} {entry.logger}: {entry.event}{fields}"
+    # A packet or a client must not be able to forge a line.
+    line = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), line)
     if entry.exception:
         line += "\n  " + entry.exception.replace("\n", "\n  ")
     return line.encode("utf-8", "backslashreplace")
@@ -125,8 +126,3 @@ def _quoted(value: Any) -> str:
     if isinstance(value, str) and (not text or _NEEDS_QUOTES.search(text)):
         return json.dumps(text, ensure_ascii=False)
     return text
-
-
-def _escaped(match: re.Match[str]) -> str:
-    # A packet or a client must not be able to forge a line.
-    return match[0].encode("unicode_escape").decode("ascii")

@@ -76,11 +76,11 @@ class LokiOutput(Output):
         flush_at = 0.0
         while True:
             wait = max(0.0, flush_at - time.monotonic()) if batch else None
-            taken = self._take(wait, self._batch_size - len(batch))
+            room = self._batch_size - len(batch)
+            taken = self._take(wait, room, holding=bool(batch))
             if taken and not batch:
                 flush_at = time.monotonic() + self._flush_interval_s
             batch += taken
-            self._is_writing = bool(batch)
             is_due = bool(batch) and (
                 len(batch) >= self._batch_size or time.monotonic() >= flush_at or self._closing
             )

@@ -85,14 +85,22 @@ class Output:
         with self._changed:
             self._figures[name] = self._figures.get(name, 0) + by
 
-    def _take(self, timeout_s: float | None, most: int = MAX_ENTRIES_AT_ONCE) -> list[Entry]:
-        """What waits, at most so many; waits itself until there is something."""
+    def _take(
+        self, timeout_s: float | None, most: int = MAX_ENTRIES_AT_ONCE, *, holding: bool = False
+    ) -> list[Entry]:
+        """What waits, at most so many; waits itself until there is something.
+
+        Args:
+            timeout_s: how long to wait; None waits for as long as it takes.
+            most: how many at most.
+            holding: whether the caller still has entries from before.
+        """
         with self._changed:
-            self._is_writing = False
+            self._is_writing = holding
             if not self._queue and not self._closing:
                 self._changed.wait(timeout_s)
             entries = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
-            self._is_writing = bool(entries)
+            self._is_writing = holding or bool(entries)
             return entries
 
     def _run(self) -> None:

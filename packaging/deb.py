@@ -117,7 +117,7 @@ def build(out: Path, epoch: int) -> Path:
         target = out / f"otus_{project_version()}_{machine_architecture()}.deb"
         out.mkdir(parents=True, exist_ok=True)
         subprocess.run(
-            ["dpkg-deb", "--root-owner-group", "-Zxz", "--build", str(package), str(target)],
+            ["dpkg-deb", "--root-owner-group", "-Zzstd", "--build", str(package), str(target)],
             env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
             check=True,
             stdout=subprocess.DEVNULL,

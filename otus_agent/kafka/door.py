@@ -107,9 +107,7 @@ class FleetDoor:
             events = EventPublisher(kafka, agent_id=agent.agent_id, snapshot=self._snapshot)
         return commands, events
 
-    def _open(
-        self, made: tuple[CommandDoor | None, EventPublisher | None], *, hello: bool
-    ) -> None:
+    def _open(self, made: tuple[CommandDoor | None, EventPublisher | None], *, hello: bool) -> None:
         self._commands, self._events = made
         if self._commands is not None:
             self._commands.start()

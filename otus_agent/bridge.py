@@ -29,6 +29,8 @@ log = logging.getLogger("otus.reporter")
 QUEUE_FULL = "queue_full"
 STOPPED = "stopped"
 UNACCOUNTED = "unaccounted"
+# How often a thread that waits for room looks whether it should stop.
+GIVE_UP_INTERVAL_S = 0.1
 LATENCY_BOUNDS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
 
@@ -99,6 +101,7 @@ class Delivery:
         self._max_octets = max_octets
         self._task_id = task_id
         self._lock = threading.Lock()
+        self._room = threading.Condition(self._lock)
         self._queue: deque[tuple[RecordBatch, int, int]] = deque()
         self._queued_records = 0
         self._queued_octets = 0
@@ -122,6 +125,18 @@ class Delivery:
 
     # --- pipelines' side -----------------------------------------------------
 
+    def wait_for_room(self, batch: RecordBatch, give_up: Callable[[], bool]) -> None:
+        """Waits until `put` would drop nothing: for sources that can wait, as files can."""
+        octets = batch_octets(batch)
+        with self._room:
+            while self._is_full(octets) and not self._closed and not give_up():
+                self._room.wait(GIVE_UP_INTERVAL_S)
+
+    def _is_full(self, octets: int) -> bool:
+        return bool(self._queue) and (
+            len(self._queue) >= self._max_batches or self._queued_octets + octets > self._max_octets
+        )
+
     def put(self, batch: RecordBatch) -> None:
         """Hands a batch over; never blocks. Drops the oldest where there is no room."""
         records, octets = len(batch), batch_octets(batch)
@@ -130,10 +145,7 @@ class Delivery:
             if self._closed:
                 _add(self._dropped, STOPPED, records)
                 return
-            while self._queue and (
-                len(self._queue) >= self._max_batches
-                or self._queued_octets + octets > self._max_octets
-            ):
+            while self._is_full(octets):
                 self._drop_oldest(QUEUE_FULL)
             self._queue.append((batch, records, octets))
             self._queued_records += records
@@ -193,6 +205,7 @@ class Delivery:
             self._queued_records -= records
             self._queued_octets -= octets
             self._in_hand = records
+            self._room.notify_all()
             self._taken_before = _total(self._stats())
         started = time.monotonic()
         result: ReportResult | None = None
@@ -242,6 +255,7 @@ class Delivery:
         """Takes nothing more; what is still queued counts as dropped (stopped)."""
         with self._lock:
             self._closed = True
+            self._room.notify_all()
             while self._queue:
                 self._drop_oldest(STOPPED)
             self._final = self._stats()

@@ -8,6 +8,7 @@ asked, and the call goes on behind it.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import threading
@@ -21,7 +22,7 @@ import otus_core
 from otus_agent.ledger import Counters, SourceAccount, add_counters
 from otus_agent.resolve import ResolvedPlugin, ResolvedTask
 from otus_agent.stages import FaultTracker, ParserStage, PluginFailed, ProcessorStage, PythonStage
-from otus_sdk.errors import OtusError, PluginInitFailed
+from otus_sdk.errors import ConfigurationInvalid, OtusError, PluginInitFailed
 from otus_sdk.factory import NativeStage, PluginKind
 
 __all__ = ["PipelineWorker", "StagePlan", "build_stages", "core_outputs"]
@@ -159,22 +160,56 @@ def core_stages(plan: StagePlan) -> list[otus_core.Stage]:
 
 def _with_filters(plan: StagePlan, stages: list[otus_core.Stage]) -> list[otus_core.Stage]:
     """Compiles filters last, for programs name labels by the ids that all stages give."""
+    filters = {
+        index: stage.native
+        for index, stage in enumerate(plan.stages)
+        if stage.native is not None and stage.native.kind == "filter"
+    }
+    if not filters:
+        return stages
+    from otus_sdk.expression import (  # type: ignore[import-not-found, unused-ignore]
+        Schema,
+        compile_expression,
+    )
+
+    from otus_sdk.labels import BUILTIN_LABELS, LabelType
+
+    # What a Python plugin will set can't be known: any label may be named then.
+    if plan.plugins:
+        for index, native in filters.items():
+            named = compile_names(native.config["expression"])
+            stages[index] = dataclasses.replace(
+                stages[index], mentions=tuple(name for name in named if name not in BUILTIN_LABELS)
+            )
     ids = otus_core.label_ids(stages)
-    for index, stage in enumerate(plan.stages):
-        if stage.native is not None and stage.native.kind == "filter":
-            stages[index] = _filter_stage(stage.native, ids)
+    schema = Schema(dict.fromkeys(ids, LabelType.STRING), ids)
+    for index, native in filters.items():
+        try:
+            program = compile_expression(native.config["expression"], schema)
+        except ConfigurationInvalid as error:
+            whose = plan.stages[index].resolved
+            raise ConfigurationInvalid(f"processor {whose.name!r}: {error.message}") from error
+        stages[index] = dataclasses.replace(
+            stages[index],
+            filter=otus_core.Filter(program.bytecode),
+            keep_if=native.config["action"] == "keep_if",
+        )
     return stages
 
 
-def _filter_stage(native: NativeStage, label_ids: Mapping[str, int]) -> otus_core.Stage:
-    from otus_sdk.expression import compile_expression  # type: ignore[import-not-found, unused-ignore]
+def compile_names(expression: str) -> Sequence[str]:
+    """The labels that an expression names, known or not; none where it does not parse."""
+    from otus_sdk.expression import Schema, check, parse_expression
 
-    program = compile_expression(native.config["expression"], label_ids)
-    return otus_core.Stage(
-        otus_core.StageKind.FILTER,
-        filter=otus_core.Filter(program),
-        keep_if=native.config["action"] == "keep_if",
-    )
+    try:
+        schema = Schema(permissive=True)
+        return [
+            name
+            for name in check(parse_expression(expression), expression, schema)
+            if schema.is_label(name)
+        ]
+    except ConfigurationInvalid:
+        return ()
 
 
 def core_outputs(plan: StagePlan, wants: frozenset[str]) -> otus_core.Output:
@@ -199,6 +234,9 @@ class BatchSink(Protocol):
     def put(self, batch: Any) -> None:
         """Takes a batch; never blocks."""
 
+    def wait_for_room(self, batch: Any, give_up: Callable[[], bool]) -> None:
+        """Waits until `put` would drop nothing, or the worker gives up."""
+
 
 @dataclass(slots=True)
 class _Finished:
@@ -220,6 +258,7 @@ class PipelineWorker:
         sinks: The reporters' queues.
         on_end: Called from the thread when it ends, `error` being settled.
         cpu: Where to run, None for anywhere.
+        can_wait: The source is not live: rather than dropping, wait for the reporters.
     """
 
     def __init__(
@@ -230,6 +269,8 @@ class PipelineWorker:
         sinks: Sequence[BatchSink],
         on_end: Callable[[PipelineWorker], None],
         cpu: int | None = None,
+        *,
+        can_wait: bool = False,
     ) -> None:
         self.pipeline_id = pipeline_id
         self.error: BaseException | None = None
@@ -240,6 +281,7 @@ class PipelineWorker:
         self._sinks = sinks
         self._on_end = on_end
         self._cpu = cpu
+        self._can_wait = can_wait
         self._stopping = False
         self._lock = threading.Lock()
         self._published: Counters = {}
@@ -386,6 +428,9 @@ class PipelineWorker:
 
     def _hand_over(self, core: otus_core.Pipeline) -> None:
         batch = core.snapshot() if len(core) else ()
+        if self._can_wait and len(batch):
+            for sink in self._sinks:
+                sink.wait_for_room(batch, lambda: self._stopping)
         with self._lock:
             if len(batch):
                 for sink in self._sinks:

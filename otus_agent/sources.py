@@ -44,6 +44,8 @@ class Source(Protocol):
     """The frames of one task, for one or several pipelines."""
 
     num_pipelines: int
+    can_wait: bool
+    """Not live: loses nothing when the pipeline takes its time."""
 
     def open(self) -> list[Iterator[otus_core.Capture]]:
         """Opens the first capture of each pipeline; more may follow it.
@@ -99,6 +101,7 @@ class RingSource:
         self._bpf = tuple(bpf)
         self._fanout = tuple(fanout)
         self.num_pipelines = int(config.get("fanout_size", 1))
+        self.can_wait = False
         self.fanout_id = 0
 
     def open(self) -> list[Iterator[otus_core.Capture]]:
@@ -164,6 +167,7 @@ class FileSource:
     """
 
     num_pipelines = 1
+    can_wait = True
 
     def __init__(self, config: Mapping[str, Any], bpf: Sequence[Instruction] = ()) -> None:
         self._files = list(config["files"])
@@ -269,15 +273,34 @@ def expand(patterns: Sequence[str]) -> list[str]:
     return paths
 
 
-def _decompressor(file: io.FileIO, magic: bytes) -> Any:
-    """A reader of what is compressed in the file."""
+def _decompressed(file: io.FileIO, magic: bytes) -> Iterator[bytes]:
+    """What is compressed in the file, piece by piece.
+
+    Raises:
+        EOFError: The file is cut off; what was there has been given.
+    """
     if magic.startswith(GZIP_MAGIC):
-        return gzip.GzipFile(fileobj=file, mode="rb")
+        with gzip.GzipFile(fileobj=file, mode="rb") as reader:
+            while chunk := reader.read(CHUNK_OCTETS):
+                yield chunk
+        return
     try:
         import zstandard
     except ImportError:
         raise UnsupportedProtocol("reading zstd needs the package zstandard") from None
-    return zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    # One frame after the other; its stream reader would not tell a cut file.
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    begun = False
+    while octets := file.read(CHUNK_OCTETS):
+        while octets:
+            begun = True
+            yield frame.decompress(octets)
+            octets = frame.unused_data if frame.eof else b""
+            if frame.eof:
+                frame = zstandard.ZstdDecompressor().decompressobj()
+                begun = False
+    if begun:
+        raise EOFError("compressed file ended before its end-of-frame mark")
 
 
 class _Feed:
@@ -286,7 +309,7 @@ class _Feed:
     def __init__(self, path: str, file: io.FileIO, magic: bytes) -> None:
         self._path = path
         self._file = file
-        self._reader = _decompressor(file, magic)
+        self._chunks = _decompressed(file, magic)
         self._error = ""
         self._thread = threading.Thread(target=self._run, name="otus-unzip", daemon=True)
         self._write_fd = -1
@@ -305,7 +328,7 @@ class _Feed:
     def _run(self) -> None:
         try:
             with self._file, os.fdopen(self._write_fd, "wb", buffering=0):
-                while chunk := self._reader.read(CHUNK_OCTETS):
+                for chunk in self._chunks:
                     _write_all(self._write_fd, chunk)
         except BrokenPipeError:
             pass  # the pipeline has stopped
@@ -453,6 +476,7 @@ class PluginSource:
     def __init__(self, name: str, capturer: Any) -> None:
         self._name = name
         self.capturer = capturer
+        self.can_wait = bool(getattr(capturer, "can_wait", False))
         self._sink: PipeSink | None = None
         self._error = ""
         self._thread = threading.Thread(target=self._run, name="otus-capturer", daemon=True)

@@ -261,6 +261,7 @@ class Task:
             self.deliveries,
             self._worker_ended_in_thread,
             cpus[index % len(cpus)] if cpus else None,
+            can_wait=self.source is not None and self.source.can_wait,
         )
 
     def _core_config(
@@ -416,6 +417,11 @@ class Task:
             self._end(TaskState.FAILED if failed else TaskState.STOPPED)
             if not (ledger := self.ledger()).balanced:
                 log.error("task %s: ledger: %s", self.id, "; ".join(ledger.imbalances))
+
+    def hurry(self) -> None:
+        """Lets a `stop` that waits for reporters drop what is not flushed, now."""
+        for running in self._reporting:
+            running.cancel()
 
     def _end(self, state: TaskState) -> None:
         self._state = state

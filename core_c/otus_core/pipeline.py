@@ -66,6 +66,8 @@ class Stage:
         keep_if: of FILTER: keep what matches; otherwise drop it.
         labels: of LABEL: name to value.
         header_labels: of PARSE_SIP: label name to SIP header name.
+        mentions: label names that get an id although no stage before sets them:
+            those that a filter asks for and a Python plugin may set.
     """
 
     kind: StageKind
@@ -73,6 +75,7 @@ class Stage:
     keep_if: bool = False
     labels: Mapping[str, str] = field(default_factory=dict)
     header_labels: Mapping[str, str] = field(default_factory=dict)
+    mentions: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +272,7 @@ def _custom_labels(stages: Sequence[Stage]) -> list[str]:
     for stage in stages:
         names.update(dict.fromkeys(stage.header_labels))
         names.update(dict.fromkeys(stage.labels))
+        names.update(dict.fromkeys(stage.mentions))
     return list(names)
 
 

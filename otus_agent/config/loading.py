@@ -276,6 +276,8 @@ def _step(annotation: Any, part: str, data: Any) -> tuple[str | int, Any] | None
             for name, field_info in candidate.model_fields.items():
                 if name.lower() == part.lower():
                     return name, field_info.annotation
+            if candidate.model_config.get("extra") == "allow":
+                return part, Any
         origin = get_origin(candidate)
         if origin is dict:
             return part, get_args(candidate)[1]
@@ -317,7 +319,8 @@ def parse_text(text: str, annotation: Any) -> Any:
 
     Lists are JSON or separated by commas, mappings are JSON or ``k=v`` pairs
     separated by commas; anything else is a YAML scalar, or the text itself
-    where the key takes text.
+    where the key takes text. A key that may be anything, such as a plugin's
+    own, takes JSON lists and mappings, and YAML scalars.
 
     Raises:
         ValueError: it looks like JSON and is not.
@@ -336,6 +339,8 @@ def parse_text(text: str, annotation: Any) -> Any:
             if is_model or text.lstrip().startswith("{"):
                 return _parse_json(text)
             return _parse_pairs(text)
+    if Any in alternatives:
+        return _parse_json(text) if text.lstrip()[:1] in ("[", "{") else resolve_plain(text.strip())
     if alternatives == [str] or not any(one in (int, float, bool) for one in alternatives):
         return text
     return resolve_plain(text.strip())

@@ -1,0 +1,194 @@
+"""`otus run`: one task in the foreground, until its source ends or it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import rich_click as click
+
+from otus_agent.cli.errors import CliError
+from otus_agent.cli.options import Settings, common_options, pass_settings
+
+if TYPE_CHECKING:
+    from otus_agent.config.agent import AgentConfig
+    from otus_agent.task import Task
+
+__all__ = ["run"]
+
+DEFAULT_CONFIG = "/etc/otus/config.yml"
+
+
+@click.command()
+@click.option(
+    "--file", "-f", "path", required=True, metavar="TASK", type=click.Path(dir_okay=False),
+    help="The task, YAML or JSON; `-` reads standard input.",
+)  # fmt: skip
+@click.option(
+    "--set", "assignments", multiple=True, metavar="KEY=VALUE",
+    help="Sets a key of the task: --set capture.interface=eth1. Repeatable.",
+)  # fmt: skip
+@click.option("--verbose", "-v", is_flag=True, help="Log what happens, tracebacks included.")
+@common_options
+@pass_settings
+def run(settings: Settings, path: str, assignments: tuple[str, ...], verbose: bool) -> None:
+    """Runs one task in the foreground, without a daemon.
+
+    Ends at the end of the task's files, at Ctrl-C or SIGTERM; then tells the
+    ledger: every packet and what became of it. A second signal does not wait
+    for reporters. The exit code is 1 where the task failed or a packet is not
+    explained.
+    """
+    from otus_agent.config.kafka import inherit
+    from otus_agent.config.task_files import check_task, load_task
+    from otus_agent.registry import PluginRegistry
+    from otus_agent.task import Task, TaskEnvironment
+
+    log_to_stderr(verbose=verbose)
+    agent = _agent_config(settings.config)
+    config, source = load_task("/dev/stdin" if path == "-" else path, _flags(assignments))
+    registry = PluginRegistry.load()
+    agent_id = agent.agent.id or os.uname().nodename
+    check_task(
+        config,
+        source,
+        registry,
+        lambda kind, own: inherit(agent.kafka, own, agent_id) if kind == "kafka" else own,
+    )
+    environment = TaskEnvironment(agent_id, registry, agent.kafka, dict(agent.agent.tags))
+
+    async def main() -> Task:
+        task = Task(config, environment)
+        await run_until_end(task)
+        return task
+
+    task = asyncio.run(main())
+    _tell_ledger(task, settings.form)
+    if task.last_error is not None:
+        raise CliError(f"task {task.id} failed: {task.last_error}")
+    ledger = task.ledger()
+    if not ledger.balanced:
+        raise CliError("the ledger does not balance: " + "; ".join(ledger.imbalances))
+
+
+def _flags(assignments: tuple[str, ...]) -> dict[str, str]:
+    flags: dict[str, str] = {}
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals or not key:
+            raise click.UsageError(f"--set {assignment}: must be KEY=VALUE")
+        flags[key.strip()] = value
+    return flags
+
+
+def _agent_config(path: str | None) -> AgentConfig:
+    from otus_agent.config.agent import AgentConfig
+    from otus_agent.config.loading import load
+
+    if path is None and Path(DEFAULT_CONFIG).is_file():
+        path = DEFAULT_CONFIG
+    return load(AgentConfig, path, os.environ)
+
+
+class _OneLine(logging.Formatter):
+    """A log record as one line, without the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"otus: {record.getMessage()}"
+
+
+def log_to_stderr(*, verbose: bool = False) -> None:
+    """Sends warnings, or with verbose everything, to standard error."""
+    handler = logging.StreamHandler(sys.stderr)
+    if not verbose:
+        handler.setFormatter(_OneLine())
+    logging.basicConfig(
+        level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler], force=True
+    )
+
+
+async def run_until_end(task: Task) -> None:
+    """Runs a task until it ends by itself or a signal comes, and stops it.
+
+    A second signal hurries: what is not flushed by then is dropped and counted.
+    """
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    hurried = asyncio.Event()
+
+    def on_signal() -> None:
+        (hurried if told.is_set() else told).set()
+
+    signals = (signal.SIGINT, signal.SIGTERM)
+    for number in signals:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await task.start()
+        await _first_of(task.finished.wait(), told.wait())
+        # The end of a file is no reason to drop what is queued; a signal is one to hurry.
+        deadline = task.config.stop_deadline
+        stopping = asyncio.create_task(task.stop(deadline if told.is_set() else 10 * deadline))
+        await _first_of(asyncio.shield(stopping), hurried.wait())
+        if not stopping.done():
+            task.hurry()
+        await stopping
+    finally:
+        for number in signals:
+            loop.remove_signal_handler(number)
+
+
+async def _first_of(*waits: Any) -> None:
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for one in tasks:
+            one.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _tell_ledger(task: Task, form: str) -> None:
+    if form == "json":
+        print(json.dumps(task.status()), flush=True)
+    elif form == "yaml":
+        import yaml
+
+        print(yaml.safe_dump(task.status(), sort_keys=False), end="", flush=True)
+    else:
+        # Beside the records of a console reporter, which go to standard output.
+        print_ledger(task)
+
+
+def print_ledger(task: Task) -> None:
+    """Prints the ledger as a table to standard error."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    ledger = task.ledger()
+    console = Console(stderr=True, highlight=False, markup=False)
+    table = Table(title=f"ledger of task {task.id}", title_justify="left", box=None, pad_edge=False)
+    table.add_column("stage", no_wrap=True)
+    table.add_column("in", justify="right")
+    table.add_column("what became of it", overflow="fold")
+    table.add_column("", no_wrap=True)
+    for line in ledger.equations:
+        parts = ", ".join(f"{name} {count}" for name, count in line.parts.items()) or "-"
+        mark = "=" if not line.difference else "≠"
+        # As Text, or rich takes [kernel] for markup.
+        table.add_row(Text(line.name), str(line.total), Text(parts), mark)
+    console.print(table)
+    if ledger.anomalies:
+        seen = ", ".join(f"{name} {count}" for name, count in ledger.anomalies.items())
+        console.print(f"anomalies: {seen}")
+    for tracker in task.trackers:
+        if tracker.faults or tracker.quarantined:
+            faults = ", ".join(f"{name} {count}" for name, count in tracker.faults.items())
+            console.print(f"plugin {tracker.plugin}: {faults} {tracker.quarantined}".rstrip())
+    console.print("balanced" if ledger.balanced else "NOT BALANCED")

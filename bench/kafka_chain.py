@@ -1,0 +1,283 @@
+"""The whole chain, from a capture to acknowledged by a real broker, on this machine.
+
+    python bench/kafka_chain.py [--packets 1000000] [--value json] [--compression zstd] …
+
+A capture of SIP traffic lies in memory (a file in /dev/shm, mapped), a task reads it,
+decodes, parses and encodes it, and the kafka reporter sends it to Apache Kafka on the
+loopback interface. Printed, as JSON with --json:
+
+- packets a second of wall time, and CPU microseconds a packet of this process alone
+  (the broker is another process), by thread: where the time goes;
+- the same with --stage null: the chain without Kafka, so that the difference is
+  what reporting costs;
+- handed-over-to-acknowledged latency, p50 and p99 over all packets. At full speed it is
+  what the window holds; with --rate packets are read at that pace.
+
+Reading is held back while the reporter has more than --window octets, so that nothing
+is lost: what is measured is what the chain can carry, not what it can drop.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
+
+import traffic  # noqa: E402 from this folder
+
+from kafka_broker.broker import Broker  # noqa: E402
+from otus_agent.bridge import Delivery  # noqa: E402
+from otus_agent.config.task import TaskConfig  # noqa: E402
+from otus_agent.registry import PluginRegistry  # noqa: E402
+from otus_agent.task import Task, TaskEnvironment  # noqa: E402
+from otus_plugins.reporter.kafka import outbox  # noqa: E402
+from otus_sdk.protocols import ReportResult  # noqa: E402
+
+DISTINCT_PACKETS = 200_000
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def capture_file(packets: int) -> Path:
+    """The traffic, repeated; kept in memory over several runs."""
+    folder = Path("/dev/shm") if Path("/dev/shm").is_dir() else Path(tempfile.gettempdir())
+    path = folder / f"otus-bench-{packets}.pcap"
+    if not path.exists():
+        frames = traffic.sip_frames(min(packets, DISTINCT_PACKETS))
+        whole, rest = divmod(packets, len(frames))
+        one = traffic.pcap(frames)
+        with path.open("wb") as file:
+            file.write(one[:24])
+            for _ in range(whole):
+                file.write(one[24:])
+            file.write(traffic.pcap(frames[:rest])[24:])
+    return path
+
+
+def thread_seconds() -> dict[str, float]:
+    """CPU seconds by kind of thread."""
+    seconds: dict[str, float] = defaultdict(float)
+    for entry in Path("/proc/self/task").iterdir():
+        try:
+            text = (entry / "stat").read_text()
+        except OSError:
+            continue
+        name = text[text.index("(") + 1 : text.rindex(")")]
+        user, system = text[text.rindex(")") + 2 :].split()[11:13]
+        seconds[name] += (int(user) + int(system)) / _TICKS
+    return seconds
+
+
+class NullReporter:
+    """Takes everything and does nothing."""
+
+    name = "null"
+
+    def __init__(self, wants: frozenset[str]) -> None:
+        self.wants = wants
+
+    def init(self, config: Any) -> None: ...
+
+    def start(self) -> None: ...
+
+    def report_batch(self, batch: Any) -> ReportResult:
+        return ReportResult(len(batch), {})
+
+    def flush(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Meter:
+    """Holds reading back, and takes the time of every chunk that is acknowledged."""
+
+    def __init__(self, window_octets: int, rate: int) -> None:
+        self.window_octets = window_octets
+        self.rate = rate
+        self.due = 0.0
+        self.latencies: list[tuple[float, int]] = []
+
+    def install(self) -> None:
+        put, settle = Delivery.put, outbox.Outbox.settle_reported
+        meter = self
+
+        def held_back(delivery: Delivery, batch: Any) -> None:
+            put(delivery, batch)
+            box = getattr(delivery.reporter, "_outbox", None)
+            meter.pace(len(batch))
+            while delivery._queued_octets + (box.octets if box else 0) > meter.window_octets:
+                time.sleep(0.0005)
+
+        def timed(box: outbox.Outbox, item: outbox.Held) -> None:
+            settle(box, item)
+            meter.latencies.append((time.monotonic() - item.born, item.num_records))
+
+        Delivery.put = held_back  # type: ignore[method-assign]
+        outbox.Outbox.settle_reported = timed  # type: ignore[method-assign]
+
+    def pace(self, records: int) -> None:
+        if self.rate:
+            self.due = max(self.due, time.monotonic() - 0.1) + records / self.rate
+            time.sleep(max(0.0, self.due - time.monotonic()))
+
+    def percentile(self, part: float) -> float:
+        total = sum(number for _, number in self.latencies)
+        left = total * part
+        for seconds, number in sorted(self.latencies):
+            left -= number
+            if left <= 0:
+                return seconds
+        return 0.0
+
+
+def task_of(arguments: argparse.Namespace, path: Path, bootstrap: str) -> TaskConfig:
+    reporter = {
+        "type": "kafka",
+        "queue_octets": 1 << 30,
+        "queue_batches": 4096,
+        "config": {
+            "brokers": [bootstrap],
+            "topic": "otus-bench",
+            "value": arguments.value,
+            "compression": arguments.compression,
+            "acks": arguments.acks,
+            "batch_size": arguments.batch_size,
+            "flush_interval": arguments.flush_interval,
+            "max_batch_octets": arguments.batch_octets,
+            "header_labels": ["*"] if arguments.headers == "all" else [],
+            "queue_octets": 1 << 30,
+        },
+    }
+    capture = {"type": "pcap", "files": [str(path)]}
+    return TaskConfig.model_validate(
+        {
+            "id": "bench",
+            "capture": capture,
+            "parsers": ["sip"],
+            "reporters": [reporter],
+            "workers": {"batch_records": arguments.batch_records},
+        }
+    )
+
+
+async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
+    path = await asyncio.to_thread(capture_file, arguments.packets)
+    meter = Meter(arguments.window << 20, arguments.rate)
+    meter.install()
+    config = task_of(arguments, path, bootstrap)
+    environment = TaskEnvironment("bench-agent", PluginRegistry.load())
+    task = Task(config, environment)
+    if arguments.stage == "null":
+        import otus_agent.task as module
+
+        module.construct = lambda _: NullReporter(frozenset({arguments.value}))  # type: ignore[assignment]
+    threads_before = thread_seconds()
+    before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
+    await task.start()
+    await task.finished.wait()
+    await task.stop(60)
+    elapsed = time.monotonic() - started
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    account = task.deliveries[0].account()
+    by_thread = {
+        name: seconds - threads_before.get(name, 0) for name, seconds in THREADS.last.items()
+    }
+    return {
+        "packets": arguments.packets,
+        "reported": account.reported,
+        "lost": arguments.packets - account.reported,
+        "packets_per_s": round(account.reported / elapsed),
+        "cpu_us_per_packet": round(cpu / arguments.packets * 1e6, 3),
+        "packets_per_cpu_s": round(arguments.packets / cpu),
+        "by_thread_us": {
+            name: round(seconds / arguments.packets * 1e6, 3)
+            for name, seconds in sorted(by_thread.items(), key=lambda item: -item[1])
+            if seconds > 0
+        },
+        "ack_ms_p50": round(meter.percentile(0.5) * 1000, 1),
+        "ack_ms_p99": round(meter.percentile(0.99) * 1000, 1),
+        "max_rss_mib": after.ru_maxrss >> 10,
+        "settings": {
+            key: getattr(arguments, key)
+            for key in (
+                "stage",
+                "value",
+                "compression",
+                "acks",
+                "headers",
+                "partitions",
+                "rate",
+                "batch_records",
+            )
+        },
+    }
+
+
+class THREADS:
+    """Threads end before the run does: their last figures are kept."""
+
+    last: dict[str, float] = {}  # noqa: RUF012 one process, one run
+    stop = threading.Event()
+
+    @classmethod
+    def watch(cls) -> None:
+        while not cls.stop.wait(0.05):
+            for name, seconds in thread_seconds().items():
+                cls.last[name] = max(seconds, cls.last.get(name, 0.0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--packets", type=int, default=500_000)
+    parser.add_argument("--stage", choices=("kafka", "null"), default="kafka")
+    parser.add_argument("--value", choices=("json", "protobuf"), default="json")
+    parser.add_argument("--compression", default="zstd")
+    parser.add_argument("--acks", default="all")
+    parser.add_argument("--headers", choices=("all", "none"), default="all")
+    parser.add_argument("--partitions", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=500)
+    parser.add_argument("--batch-octets", type=int, default=1_000_000)
+    parser.add_argument("--flush-interval", default="200ms")
+    parser.add_argument("--window", type=int, default=48, help="MiB in the reporter at most")
+    parser.add_argument("--rate", type=int, default=0, help="packets a second (0: all it can)")
+    parser.add_argument("--batch-records", type=int, default=4096, help="of the pipeline")
+    parser.add_argument("--kafka", help="host:port of a broker that runs (default: starts one)")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    broker = None
+    bootstrap = arguments.kafka or os.environ.get("OTUS_TEST_KAFKA", "")
+    if not bootstrap and arguments.stage == "kafka":
+        broker = Broker(Path(tempfile.mkdtemp(prefix="otus-bench-")))
+        broker.start()
+        bootstrap = broker.bootstrap
+        from integration.consuming import create_topic
+
+        create_topic(bootstrap, "otus-bench", arguments.partitions)
+    threading.Thread(target=THREADS.watch, name="bench-watch", daemon=True).start()
+    try:
+        result = asyncio.run(measure(arguments, bootstrap or "127.0.0.1:1"))
+    finally:
+        THREADS.stop.set()
+        if broker is not None:
+            broker.kill()
+    if arguments.json:
+        print(json.dumps(result))
+        return
+    for key, value in result.items():
+        print(f"{key:20} {value}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""STUN for Otus, and one plugin of each other kind: an example package."""

@@ -345,3 +345,29 @@ def test_the_module_loads_without_libpcap():
     """Importing the agent must not need it: only an expression does."""
     code = "import ctypes; ctypes.CDLL = None; import otus_agent.capture_filter"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_views_are_the_cores():
+    import otus_core
+
+    assert {view.name: int(view) for view in ExactView} == {
+        view.name: int(view) for view in otus_core.ExactView
+    }
+    assert int(ExactView.INNER) == int(otus_core.ExactView.INNER)
+
+
+def test_the_command_prints_the_explanation():
+    from click.testing import CliRunner
+
+    from otus_agent.cli.explain_filter import explain_filter
+
+    run = CliRunner()
+    done = run.invoke(explain_filter, ["udp port 5060", "-t", "vxlan:8472,gre", "-i", "lo"])
+    assert done.exit_code == 0
+    assert "vxlan: all on UDP port 8472\n" in done.output
+    assert (
+        done.output
+        == explain("udp port 5060", tunnels=["vxlan", "gre"], tunnel_ports={"vxlan": [8472]}) + "\n"
+    )
+    for wrong in ("vxlam", "gre:47", "vxlan:0", "vxlan:x"):
+        assert run.invoke(explain_filter, ["udp", "-t", wrong]).exit_code == 2

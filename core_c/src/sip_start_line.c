@@ -2,6 +2,7 @@
 #include "sip_internal.h"
 
 enum {
+    VERSION_OCTETS = 7,
     MAX_METHOD_OCTETS = 256,      /* a longer token is no method */
     MAX_LEADING_LINE_ENDS = 16,   /* octets of CRLF that may stand before a message */
     MAX_START_LINE_OCTETS = 65536 /* how far can_handle() looks for the line's end */
@@ -9,10 +10,12 @@ enum {
 
 static const char version_text[] = "sip/2.0";
 
+/* "SIP/x.y", whatever follows. */
 static inline bool starts_version(const uint8_t *at, uint32_t left)
 {
-    return left > 4 && otus_lower(at[0]) == 's' && otus_lower(at[1]) == 'i' &&
-           otus_lower(at[2]) == 'p' && at[3] == '/' && otus_is_digit(at[4]);
+    return left >= VERSION_OCTETS && otus_is_digit(at[6]) && at[5] == '.' &&
+           otus_lower(at[0]) == 's' && otus_lower(at[1]) == 'i' && otus_lower(at[2]) == 'p' &&
+           at[3] == '/' && otus_is_digit(at[4]);
 }
 
 /* "sip:", "sips:" or "tel:": what only a request that means SIP carries. */
@@ -74,7 +77,7 @@ bool otus_sip_can_handle(const uint8_t *octets, uint32_t len)
     if (len - at < 8 || !otus_sip_is_token_octet(octets[at])) /* RTP, STUN, NULs, keep-alives */
         return false;
     if (starts_version(octets + at, len - at))
-        return true;
+        return is_blank(octets[at + VERSION_OCTETS]);
 
     struct otus_span method;
     uint8_t id;

@@ -527,10 +527,10 @@ static enum otus_status complete(struct otus_reassembly *r, struct otus_slice *o
     return OTUS_OK;
 }
 
+/* No hole is left, so that the first fragment with its header is there too. */
 static bool is_complete(const struct datagram *d)
 {
-    return d->payload_len != LEN_UNKNOWN && d->header_len != 0 &&
-           d->map.num_units == otus_units_of(d->payload_len);
+    return d->payload_len != LEN_UNKNOWN && d->map.num_units == otus_units_of(d->payload_len);
 }
 
 /* Octets that are there already, all or some of them. True: go on with it. */

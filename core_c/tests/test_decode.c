@@ -114,6 +114,11 @@ static void test_ipv6_jumbo(void)
     CHECK_EQ(t.packet.meta.ip_total_len, 40 + 70008);
     CHECK_EQ(t.packet.payload.len, 70000 - 8); /* six octets of trailer cut */
     CHECK_EQ(t.packet.meta.protocol, 17);
+    /* RFC 2675 2: 65535 and less is no jumbo length, and does not cut */
+    CHECK_EQ(decode_hex(&t, ETH_IPV6 IPV6("0000", "00") "11 00 c2 04 00000015 " UDP("0000") HELLO
+                        "2121"),
+             OTUS_OK);
+    CHECK_SLICE(t.packet.payload, "hello!!");
     /* the option cut off by BIG TCP's tap: the frame's end is the datagram's */
     CHECK_EQ(decode_hex(&t, ETH_IPV6 IPV6("0000", "06") "13c4 13c5 00000001 00000002 5010 1000 "
                                                         "0000 0000 68656c6c6f"),

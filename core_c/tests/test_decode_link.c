@@ -183,6 +183,13 @@ static void test_pppoe(void)
 {
     check_hello(OTUS_LINK_ETHERNET, MACS "8864 1100 0001 0023 0021" INNER_IPV4 "00000000", 4);
     check_hello(OTUS_LINK_ETHERNET, MACS "8864 1100 0001 0037 0057" INNER_IPV6, 6);
+    /* the session's length cuts, too */
+    struct decode_test t;
+    open_link(&t, OTUS_LINK_ETHERNET);
+    CHECK_EQ(decode_hex(&t, MACS "8864 1100 0001 0022 0021" INNER_IPV4), OTUS_OK);
+    CHECK_SLICE(t.packet.payload, "hell");
+    CHECK_EQ(count_of(&t.counters, OTUS_COUNT_IPV4_CUT), 1);
+    decode_close(&t);
     check_fails(OTUS_LINK_ETHERNET, MACS "8864 1200 0001 0023 0021" INNER_IPV4,
                 OTUS_COUNT_PPPOE_INVALID);
     check_fails(OTUS_LINK_ETHERNET, MACS "8864 1109 0001 0023 0021" INNER_IPV4,

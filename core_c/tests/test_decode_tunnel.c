@@ -73,6 +73,19 @@ static void check_fails(const char *hex, enum otus_counter reason)
     check_about = "";
 }
 
+/* The tunnel's own length is one octet short: it cuts, and the packet is flagged. */
+static void check_cut(const char *hex)
+{
+    struct decode_test t;
+    open_tunnels(&t, ALL_TUNNELS);
+    check_about = hex;
+    CHECK_EQ(decode_hex(&t, hex), OTUS_OK);
+    CHECK_SLICE(t.packet.payload, "hell");
+    CHECK((t.packet.meta.flags & OTUS_PACKET_TRUNCATED) != 0);
+    decode_close(&t);
+    check_about = "";
+}
+
 /* lengths: IP total, UDP; then eight octets of VXLAN header */
 #define VXLAN(total, udp_len, header) ETH_IPV4 OUTER(total, "11") UDP_TO("12b5", udp_len) header
 #define VXLAN_GPE(total, udp_len, header) ETH_IPV4 OUTER(total, "11") UDP_TO("12b6", udp_len) header
@@ -90,6 +103,17 @@ static void test_vxlan(void)
     CHECK_EQ(t.packet.tunnels[0].dst_port, 4789);
     CHECK_EQ(t.packet.meta.num_vlans, 1); /* a tag inside the tunnel counts as well */
     CHECK_EQ(t.packet.meta.vlans[0], 7);
+    /* ICMP inside: the outer ports are not its own; the outer MAC addresses are kept */
+    CHECK_EQ(
+        decode_hex(&t,
+                   VXLAN("0053", "003f", "08000000 00007b00") "060000000001 060000000002 0800" IPV4(
+                       "0021", "01") "0800 0000 0001 0001 " HELLO),
+        OTUS_OK);
+    CHECK_EQ(t.packet.meta.protocol, 1);
+    CHECK_EQ(t.packet.meta.flags & OTUS_PACKET_TRANSPORT, 0);
+    CHECK_EQ(t.packet.meta.src_port, 0);
+    CHECK_EQ(t.packet.meta.dst_port, 0);
+    CHECK_OCTETS(t.packet.meta.dst_mac, 6, "\x02\x11\x22\x33\x44\x55", 6);
     decode_close(&t);
 }
 
@@ -170,6 +194,11 @@ static void test_gre_version_1(void)
     check_carrier(GRE("0024", "3001 880b 0004 0009 00000002 c021 0101"), 47); /* LCP */
 }
 
+static void test_gre_payload_length_cuts(void)
+{
+    check_cut(GRE("0047", "3081 880b 0022 0009 00000001 00000002 0021") INNER_IPV4);
+}
+
 static void test_gre_without_ip(void)
 {
     check_carrier(GRE("001c", "0000 8200 44444444"), 47); /* Aruba: 802.11 */
@@ -231,6 +260,11 @@ static void test_geneve(void)
     check_tunnel(GENEVE("0051", "003d", "0340 0800 00007bff 0102 80 01 00000000 0102 00 00")
                      INNER_IPV4,
                  OTUS_TUNNEL_GENEVE, 0, 123);
+    /* 33 words of options: the length has six bits */
+#define WORDS_8 "0102000000000000 0102000000000000 0102000000000000 0102000000000000 "
+    check_tunnel(GENEVE("00c9", "00b5",
+                        "2100 0800 00007b00") "01020000" WORDS_8 WORDS_8 WORDS_8 WORDS_8 INNER_IPV4,
+                 OTUS_TUNNEL_GENEVE, 0, 123);
     check_carrier(GENEVE("0053", "003f", "4000 6558 00007b00") INNER_ETH, 17); /* version 1 */
     check_carrier(GENEVE("0028", "0014", "3f00 6558 00007b00 00000000"), 17);  /* options cut */
     check_carrier(GENEVE("0028", "0014", "0000 88b5 00007b00 00000000"), 17);
@@ -280,6 +314,8 @@ static void test_gtpu(void)
                       "01 0009 40 02 000000000000 00") INNER_IPV4,
                  OTUS_TUNNEL_GTPU, 1, 123);
     check_carrier(GTPU("0028", "0014", "3201 0004 00000000 0001 00 00"), 17); /* echo request */
+    check_carrier(GTPU("0045", "0031", "30fe 0021 00000000") INNER_IPV4, 17); /* end marker */
+    check_cut(GTPU("0045", "0031", "30ff 0020 0000007b") INNER_IPV4);
     check_carrier(GTPU("0045", "0031", "20ff 0021 0000007b") INNER_IPV4, 17); /* GTP' */
     check_carrier(GTPU("0045", "0031", "50ff 0021 0000007b") INNER_IPV4, 17); /* version 2 */
     check_carrier(GTPU("0028", "0014", "34ff 0004 0000007b 0000 00 85"), 17);
@@ -448,6 +484,7 @@ int main(void)
     test_broken_inner_packet();
     test_gre_optional_fields();
     test_gre_version_1();
+    test_gre_payload_length_cuts();
     test_gre_without_ip();
     test_erspan_types();
     test_erspan_vlan();

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -41,19 +42,25 @@ class DaemonProcess:
     """One run of a daemon, real or with fake tasks; killed at the end of its block."""
 
     def __init__(
-        self, folder: Path, *, fake: bool = True, environment: dict[str, str] | None = None
+        self,
+        folder: Path,
+        *,
+        fake: bool = True,
+        environment: dict[str, str] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.socket_path = str(folder / "otus.sock")
         self._fake = fake
         self._environment = environment or {}
+        self._prefix = list(prefix)
         self.process: subprocess.Popen[str] | None = None
 
     def command(self) -> list[str]:
         config = str(self.folder / "config.yml")
         if self._fake:
-            return [sys.executable, str(FAKE_DAEMON), config]
-        return [sys.executable, "-m", "otus_agent", "--config", config, "daemon"]
+            return [*self._prefix, sys.executable, str(FAKE_DAEMON), config]
+        return [*self._prefix, sys.executable, "-m", "otus_agent", "--config", config, "daemon"]
 
     def environ(self) -> dict[str, str]:
         paths = [str(TESTS), str(TESTS.parent), os.environ.get("PYTHONPATH", "")]

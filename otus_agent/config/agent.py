@@ -152,11 +152,11 @@ class IdentityConfig(ConfigModel):
 class AgentConfig(ConfigModel):
     """The whole global configuration."""
 
-    daemon: DaemonConfig = DaemonConfig()
-    log: LogConfig = LogConfig()
+    daemon: DaemonConfig = Field(default_factory=DaemonConfig)
+    log: LogConfig = Field(default_factory=LogConfig)
     kafka: KafkaConfig | None = None
-    metrics: MetricsConfig = MetricsConfig()
-    agent: IdentityConfig = IdentityConfig()
+    metrics: MetricsConfig = Field(default_factory=MetricsConfig)
+    agent: IdentityConfig = Field(default_factory=IdentityConfig)
 
     @property
     def agent_id(self) -> str:

@@ -129,4 +129,8 @@ HostPort = Annotated[str, AfterValidator(_host_and_port)]
 class ConfigModel(BaseModel):
     """The base of every section: unknown keys are errors, values do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    # Building validators for every section takes longer than the daemon may take
+    # to answer; deferred, a section is built once, as part of the whole.
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True
+    )

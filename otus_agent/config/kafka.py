@@ -51,7 +51,8 @@ TextList = Annotated[list[str], BeforeValidator(_comma_list)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # Built when a configuration has this section: most imports only pass by.
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class SaslConfig(_Section):
@@ -178,8 +179,8 @@ class KafkaConfig(_Section):
     """How many request ids are kept to recognise repeated commands."""
     sasl: SaslConfig | None = None
     tls: TlsConfig | None = None
-    signing: SigningConfig = SigningConfig()
-    remote: RemotePolicy = RemotePolicy()
+    signing: SigningConfig = Field(default_factory=SigningConfig)
+    remote: RemotePolicy = Field(default_factory=RemotePolicy)
 
     @field_validator("brokers")
     @classmethod

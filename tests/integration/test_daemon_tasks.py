@@ -1,0 +1,295 @@
+"""The daemon with real tasks: files, interfaces that come and go, brokers that never answer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import frames
+from daemon_process import DaemonProcess, write_config
+from namespaces import INTERFACE, TwoHosts
+from otus_agent.cli.figures import figures_of
+from waiting import wait_until
+
+SENDER = """
+import socket, sys
+port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+port.bind((sys.argv[1], 0))
+port.send(bytes.fromhex(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[DaemonProcess]:
+    write_config(tmp_path)
+    with DaemonProcess(tmp_path, fake=False) as daemon:
+        yield daemon
+
+
+def capture_file(folder: Path, messages: int = 50) -> Path:
+    file = folder / "calls.pcap"
+    frames.write_pcap(
+        file, [frames.udp(frames.sip(call_id=f"call-{number}")) for number in range(messages)]
+    )
+    return file
+
+
+def from_file(task_id: str, file: Path, **more: Any) -> dict[str, Any]:
+    return {
+        "id": task_id,
+        "capture": {"type": "pcap", "files": [str(file)], **more},
+        "parsers": ["sip"],
+        "reporters": [{"type": "console", "config": {}}],
+    }
+
+
+def live(task_id: str, interface: str = "lo") -> dict[str, Any]:
+    return {
+        "id": task_id,
+        "capture": {"type": "afpacket", "interface": interface, "promiscuous": False},
+        "reporters": [{"type": "console", "config": {}}],
+    }
+
+
+def ok(answer: dict[str, Any]) -> Any:
+    assert "result" in answer, answer
+    return answer["result"]
+
+
+def test_a_file_is_read_to_its_end_and_the_ledger_is_kept(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    ok(daemon.call("task.create", task=from_file("calls", capture_file(tmp_path))))
+    wait_until(lambda: not daemon.task_states())
+    status = ok(daemon.call("task.status", id="calls"))
+    assert status["state"] == "stopped"
+    assert status["ledger"]["balanced"] is True
+    figures = figures_of(status)
+    assert (figures.received, figures.emitted, figures.reported) == (50, 50, 50)
+    # What has come to its end does not come back.
+    assert daemon.stop() == 0
+    with DaemonProcess(tmp_path, fake=False) as again:
+        assert again.task_states() == {}
+        assert ok(again.call("task.status", id="calls"))["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "part"),
+    [
+        ({"capture": {"type": "pcap", "files": ["/none.pcap"]}}, "task_start_failed", "/none.pcap"),
+        ({"capture": {"type": "nothing"}}, "plugin_not_found", "no capturer named 'nothing'"),
+        ({"parsers": ["sipp"]}, "plugin_not_found", "did you mean 'sip'"),
+        ({"capture": {"type": "pcap", "file": "x"}}, "configuration_invalid", "capture.file"),
+    ],
+)
+def test_a_task_that_can_not_start_says_why_in_one_line_and_leaves_nothing(
+    daemon: DaemonProcess, tmp_path: Path, change: dict[str, Any], code: str, part: str
+) -> None:
+    task = {**from_file("x", tmp_path / "calls.pcap"), **change}
+    capture_file(tmp_path)
+    error = daemon.call("task.create", task=task)["error"]
+    assert error["data"]["code"] == code
+    assert part in error["message"]
+    assert "\n" not in error["message"]
+    assert daemon.task_states() == {}
+    assert not list((tmp_path / "data" / "tasks").iterdir())
+
+
+def test_a_reporter_that_never_connects_holds_up_nobody(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    silent = socket.socket()
+    silent.bind(("127.0.0.1", 0))
+    silent.listen()  # accepts connections and never says a word
+    broker = f"127.0.0.1:{silent.getsockname()[1]}"
+    task = from_file("calls", capture_file(tmp_path), follow=True)
+    task["reporters"].append({"type": "kafka", "config": {"brokers": [broker], "topic": "t"}})
+    ok(daemon.call("task.create", task=task))
+
+    def console_has_all() -> bool:
+        parts = {
+            one["name"]: one["parts"]
+            for one in ok(daemon.call("task.status", id="calls"))["ledger"]["equations"]
+        }
+        return parts["report[console]"].get("reported") == 50
+
+    wait_until(console_has_all)
+    begun = time.monotonic()
+    final = ok(daemon.call("task.delete", id="calls", timeout="1s", deadline_s=30))
+    assert time.monotonic() - begun < 15
+    assert final["ledger"]["balanced"] is True
+    silent.close()
+
+
+def test_tasks_come_back_after_kill_9_and_run_side_by_side(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    for number in range(3):
+        file = capture_file(tmp_path)
+        ok(daemon.call("task.create", task=from_file(f"t{number}", file, follow=True)))
+    daemon.kill()
+    with DaemonProcess(tmp_path, fake=False) as again:
+        wait_until(lambda: set(again.task_states().values()) == {"running"})
+        assert set(again.task_states()) == {"t0", "t1", "t2"}
+        assert again.stop() == 0
+
+
+def test_metrics_and_health_are_served_and_survive_a_reload(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    write_config(tmp_path, metrics={"enabled": True, "listen": f"127.0.0.1:{port}"})
+
+    def scrape(path: str) -> str:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return str(answer.read().decode())
+        except OSError:
+            return ""
+
+    with DaemonProcess(tmp_path, fake=False) as daemon:
+        wait_until(lambda: "otus_task_status" in scrape("/metrics") or scrape("/metrics"), 30)
+        write_config(
+            tmp_path, metrics={"enabled": True, "listen": f"127.0.0.1:{port}", "path": "/other"}
+        )
+        assert ok(daemon.call("reload", deadline_s=30))["applied"] == ["metrics.path"]
+        assert scrape("/other")
+        assert not scrape("/metrics")
+        # An address that is taken leaves the endpoint that is there.
+        with socket.socket() as taken:
+            taken.bind(("127.0.0.1", 0))
+            taken.listen()
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            write_config(tmp_path, metrics={"enabled": True, "listen": address})
+            answer = ok(daemon.call("reload", deadline_s=30))
+            assert "metrics" in answer["failed"]
+        assert scrape("/other")
+        assert daemon.stop() == 0
+
+
+def test_brokers_that_are_away_keep_the_daemon_neither_from_starting_nor_stopping(
+    tmp_path: Path,
+) -> None:
+    write_config(tmp_path, kafka={"brokers": ["127.0.0.1:1"]})
+    with DaemonProcess(tmp_path, fake=False) as daemon:
+        wait_until(lambda: "kafka" in ok(daemon.call("status")), 30)
+        ok(daemon.call("task.create", task=from_file("calls", capture_file(tmp_path))))
+        wait_until(lambda: not daemon.task_states())
+        begun = time.monotonic()
+        assert daemon.stop(40) == 0
+        assert time.monotonic() - begun < 25
+
+
+# --- Interfaces ----------------------------------------------------------------
+
+
+@pytest.fixture
+def hosts(network_namespaces: None) -> Iterator[TwoHosts]:
+    with TwoHosts() as hosts:
+        yield hosts
+
+
+def _ip(*arguments: str) -> None:
+    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+
+
+def _send(hosts: TwoHosts) -> None:
+    octets = frames.udp(frames.sip()).hex()
+    command = hosts.inside(hosts.caller, sys.executable, "-c", SENDER, INTERFACE, octets)
+    with contextlib.suppress(subprocess.CalledProcessError):
+        subprocess.run(command, check=True, capture_output=True, timeout=20)
+
+
+def _reported(daemon: DaemonProcess) -> int:
+    return figures_of(ok(daemon.call("task.status", id="live"))).reported
+
+
+@pytest.mark.root
+def test_an_interface_that_goes_and_comes_back_is_captured_on_again(
+    hosts: TwoHosts, tmp_path: Path
+) -> None:
+    write_config(tmp_path)
+    prefix = hosts.inside(hosts.callee)
+    with DaemonProcess(tmp_path, fake=False, prefix=prefix) as daemon:
+        ok(daemon.call("task.create", task=live("live", INTERFACE)))
+
+        def hears_again() -> bool:
+            before = _reported(daemon)
+            _send(hosts)
+            deadline = time.monotonic() + 1
+            while time.monotonic() < deadline:
+                if _reported(daemon) > before:
+                    return True
+                time.sleep(0.02)
+            return False
+
+        wait_until(hears_again, 20)
+        _ip("-n", hosts.callee, "link", "set", INTERFACE, "down")
+        _ip("-n", hosts.callee, "link", "set", INTERFACE, "up")
+        wait_until(hears_again, 20)
+        _ip("-n", hosts.callee, "link", "delete", INTERFACE)
+        _ip("link", "add", INTERFACE, "netns", hosts.caller, "type", "veth",
+            "peer", "name", INTERFACE, "netns", hosts.callee)  # fmt: skip
+        for name in (hosts.caller, hosts.callee):
+            _ip("-n", name, "link", "set", INTERFACE, "up")
+        wait_until(hears_again, 40)
+        assert daemon.task_states() == {"live": "running"}
+        assert ok(daemon.call("task.status", id="live"))["ledger"]["balanced"] is True
+        assert daemon.stop() == 0
+
+
+@pytest.mark.root
+def test_a_task_whose_interface_is_not_there_yet_at_the_start_is_brought_back_when_it_is(
+    hosts: TwoHosts, tmp_path: Path
+) -> None:
+    write_config(tmp_path, daemon={"task_restart_delay": "1s"})
+    prefix = hosts.inside(hosts.callee)
+    with DaemonProcess(tmp_path, fake=False, prefix=prefix) as daemon:
+        ok(daemon.call("task.create", task=live("live", INTERFACE)))
+        ok(daemon.call("task.create", task=live("other", "lo")))
+        assert daemon.stop() == 0
+    _ip("-n", hosts.callee, "link", "set", INTERFACE, "name", "elsewhere", "down")
+    with DaemonProcess(tmp_path, fake=False, prefix=prefix) as daemon:
+        wait_until(lambda: daemon.task_states() == {"live": "failed", "other": "running"})
+        rows = {row["id"]: row for row in ok(daemon.call("task.list"))["tasks"]}
+        assert INTERFACE in rows["live"]["last_error"]
+        _ip("-n", hosts.callee, "link", "set", "elsewhere", "name", INTERFACE, "up")
+        wait_until(lambda: daemon.task_states()["live"] == "running", 20)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.process is not None
+        assert daemon.process.wait(20) == 0
+
+
+def test_real_tasks_leave_no_descriptor_thread_or_memory(
+    daemon: DaemonProcess, tmp_path: Path
+) -> None:
+    file = capture_file(tmp_path, messages=5)
+
+    def cycle(number: int) -> None:
+        ok(daemon.call("task.create", task=from_file(f"t{number}", file, follow=True)))
+        ok(daemon.call("task.delete", id=f"t{number}"))
+
+    def figures() -> dict[str, int]:
+        found: dict[str, int] = ok(daemon.call("status"))["process"]
+        return found
+
+    for number in range(30):
+        cycle(number)
+    before = figures()
+    for number in range(30, 90):
+        cycle(number)
+    after = figures()
+    assert after["descriptors"] <= before["descriptors"]
+    assert after["threads"] <= before["threads"] + 1
+    assert after["resident_octets"] - before["resident_octets"] < 12_000_000, json.dumps(after)

@@ -25,7 +25,7 @@ __all__ = ["ResolvedPlugin", "ResolvedTask", "TaskInvalid", "TaskProblem", "reso
 
 KeyPath = tuple[str | int, ...]
 Inherit = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
-"""Lays a reporter's own section over what it inherits: (type, section) -> section."""
+"""Lays the own section of a reporter or processor over what it inherits: (type, section)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def resolve_task(
     Args:
         task: As loaded.
         registry: The installed plugins.
-        inherit: What reporters inherit from the global configuration.
+        inherit: What reporters and processors inherit from the global configuration.
 
     Raises:
         PluginNotFound, PluginConflict, PluginInitFailed: A plugin is the only
@@ -136,7 +136,7 @@ class _Resolver:
         found: list[ResolvedPlugin] = []
         for index, section in enumerate(sections):
             config: Mapping[str, Any] = section.config
-            if kind is PluginKind.REPORTER and self._inherit is not None:
+            if self._inherit is not None and kind in (PluginKind.REPORTER, PluginKind.PROCESSOR):
                 config = self._inherit(section.type, config)
             plugin = self._plugin(kind, section.type, config, (key, index, "config"), None)
             if plugin is not None:

@@ -174,6 +174,8 @@ class Task:
         environment = self._environment
 
         def with_inherited(kind: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+            if kind == "label":
+                return {"agent_tags": dict(environment.tags), **section}
             if kind != "kafka":
                 return section
             return inherit(environment.kafka, section, environment.agent_id)

@@ -302,6 +302,9 @@ class OutputPacket:
             (`raw_payload: true`) or the packet is "raw", else None.
         truncated: The capture cut the packet short.
         reassembled: Put together from IP fragments.
+        ttl: Of the innermost IP header, or the hop limit.
+        caplen: Octets captured of the (last) frame.
+        wirelen: Octets that it had on the wire.
     """
 
     ts_ns: int
@@ -319,6 +322,9 @@ class OutputPacket:
     raw_payload: bytes | None = None
     truncated: bool = False
     reassembled: bool = False
+    ttl: int = 0
+    caplen: int = 0
+    wirelen: int = 0
 
     @property
     def timestamp(self) -> datetime.datetime:

@@ -65,6 +65,9 @@ _META_OFFSET: Final[dict[str, int]] = {
         "protocol",
         "src_port",
         "dst_port",
+        "ttl",
+        "caplen",
+        "wirelen",
     )
 }
 
@@ -317,6 +320,18 @@ class _Record(OutputPacket):
     @property
     def protocol(self) -> int:
         return self._batch.records[self._base + _META_OFFSET["protocol"]]
+
+    @property
+    def ttl(self) -> int:
+        return self._batch.records[self._base + _META_OFFSET["ttl"]]
+
+    @property
+    def caplen(self) -> int:
+        return self._meta("caplen", "=I")
+
+    @property
+    def wirelen(self) -> int:
+        return self._meta("wirelen", "=I")
 
     @property
     def labels(self) -> dict[str, str]:

@@ -12,6 +12,7 @@ from otus_core.batch import Batch, Envelope
 from otus_core.capture import Capture, Instruction, instructions
 from otus_core.counters import COUNTERS
 from otus_core.flow import Filter, FlowRegistry
+from otus_core.labels import BUILT_IN
 from otus_core.native import CoreError, check, ffi, lib, text
 
 TUNNELS: Final = ("none", "vxlan", "gre", "erspan", "geneve", "ipip", "gtpu", "tzsp")
@@ -264,6 +265,8 @@ class _NativeConfig:
         }
 
     def _id(self, name: str) -> int:
+        if name in BUILT_IN:
+            return BUILT_IN.index(name)
         return int(lib.OTUS_NUM_LABELS) + self.label_names.index(name)
 
 
@@ -273,7 +276,7 @@ def _custom_labels(stages: Sequence[Stage]) -> list[str]:
         names.update(dict.fromkeys(stage.header_labels))
         names.update(dict.fromkeys(stage.labels))
         names.update(dict.fromkeys(stage.mentions))
-    return list(names)
+    return [name for name in names if name not in BUILT_IN]
 
 
 def label_ids(stages: Sequence[Stage]) -> dict[str, int]:

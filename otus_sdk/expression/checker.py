@@ -29,6 +29,10 @@ _PROTOCOLS = frozenset(PROTOCOL_NAMES.values())
 _TUNNELS = frozenset({"", *(kind.value for kind in TunnelKind)})
 
 
+def _a(kind: FieldType) -> str:
+    return f"an {kind.value}" if kind is FieldType.INT else f"a {kind.value}"
+
+
 class _Checker:
     def __init__(self, text: str, schema: Schema) -> None:
         self.text = text
@@ -69,7 +73,7 @@ class _Checker:
             hint = f"; compare it: {node.name} == {example}"
             if self.schema.is_label(node.name):
                 hint += f", or test for it: has({node.name})"
-        raise self.error(f"{by} needs a {wanted.value}, this is a {found.value}{hint}", node.span)
+        raise self.error(f"{by} needs {_a(wanted)}, this is {_a(found)}{hint}", node.span)
 
     def field(self, node: Field) -> FieldType:
         found = self.schema.type_of(node.name)
@@ -91,7 +95,7 @@ class _Checker:
         left, right = self.type_of(node.left), self.type_of(node.right)
         if left is not right:
             raise self.error(
-                f"'{node.operator}' compares a {left.value} with a {right.value}"
+                f"'{node.operator}' compares {_a(left)} with {_a(right)}"
                 + self.quoting_hint(node.left, left, node.right)
                 + self.quoting_hint(node.right, right, node.left),
                 node.operator_span,
@@ -140,7 +144,7 @@ class _Checker:
         for item in node.right.items:
             if item.type is not left:
                 raise self.error(
-                    f"the list holds a {item.type.value}, what is looked for is a {left.value}",
+                    f"the list holds {_a(item.type)}, what is looked for is {_a(left)}",
                     item.span,
                 )
             self.plausible(node.left, item)

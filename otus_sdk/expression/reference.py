@@ -55,10 +55,10 @@ def fields_of_packet(packet: OutputPacket) -> dict[str, str | int | bool]:
         src_port=packet.src_port,
         dst_port=packet.dst_port,
         ip_version=version,
-        ttl=getattr(packet, "ttl", 0),
+        ttl=packet.ttl,
         vlan=packet.vlans[0] if packet.vlans else 0,
-        caplen=getattr(packet, "caplen", 0),
-        wirelen=getattr(packet, "wirelen", 0),
+        caplen=packet.caplen,
+        wirelen=packet.wirelen,
         truncated=packet.truncated,
         reassembled=packet.reassembled,
     )

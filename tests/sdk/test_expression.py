@@ -36,7 +36,7 @@ SCHEMA = Schema({"sip.header.x_cid": LabelType.STRING, "x-y": LabelType.STRING})
         ("tunnel == 'vlan'", "'vlan'", "no tunnel 'vlan'"),
         ("truncated < reassembled", "<", "orders numbers and strings"),
         ("sip.method in 'a'", "'a'", "needs a list"),
-        ("sip.method in [1]", "1", "the list holds a int"),
+        ("sip.method in [1]", "1", "the list holds an int"),
         ("sip.method in [sip.reason]", "sip.reason", "holds literals only"),
         ("['a'] == 'a'", "['a']", "stands right of 'in' only"),
         ("sip.method = 'a'", "=", "comparison is '=='"),

@@ -12,10 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from otus_sdk.expression import compile_expression
-
 import otus_core
 from otus_core import Filter, FlowRegistry, Output, Pipeline, PipelineConfig, Stage, StageKind
+from otus_sdk.expression import compile_expression
 
 FILTER = "sip.method == 'OPTIONS' || sip.status_code == 489"
 

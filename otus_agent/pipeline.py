@@ -167,11 +167,7 @@ def _with_filters(plan: StagePlan, stages: list[otus_core.Stage]) -> list[otus_c
     }
     if not filters:
         return stages
-    from otus_sdk.expression import (  # type: ignore[import-not-found, unused-ignore]
-        Schema,
-        compile_expression,
-    )
-
+    from otus_sdk.expression import Schema, compile_expression
     from otus_sdk.labels import BUILTIN_LABELS, LabelType
 
     # What a Python plugin will set can't be known: any label may be named then.
@@ -390,18 +386,18 @@ class PipelineWorker:
             if self._stopping and not finishing:
                 finishing = True
                 core.finish()
+            ended, error = False, None
             try:
-                result = core.poll(POLL_TIMEOUT_MS)
-            except otus_core.CoreError as error:
-                if failure is not None:
-                    raise failure from None
-                # The source is gone; what the decoder holds is still to be counted.
-                failure, finishing = error, True
-                core.finish()
-                continue
-            failure = self._run_python(core, result.next_stage) or failure
+                ended = core.poll(POLL_TIMEOUT_MS).ended
+            except otus_core.CoreError as raised:
+                error = raised
+            # Also where the source failed: what came before is in the batch.
+            failed_plugin = self._run_python(core, core.stopped_at())
             self._hand_over(core)
-            if result.ended:
+            if error is not None and failure is not None:
+                raise failure
+            failure = failure or error or failed_plugin
+            if ended:
                 break
             if failure is not None and not finishing:
                 finishing = True

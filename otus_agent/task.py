@@ -232,6 +232,7 @@ class Task:
         flows = self.config.flows
         if flows.max_flows:
             self.flows = otus_core.FlowRegistry(flows.max_flows, round(flows.ttl * 1000))
+        self._undo.callback(self.source.stop)
         captures = await asyncio.to_thread(self.source.open)
         for index, plan in enumerate(plans):
             try:

@@ -78,7 +78,12 @@ def pcap(frames: Iterable[bytes], gap_ns: int = 1_000_000) -> bytes:
     return b"".join(octets)
 
 
+def write_octets(path: Path, octets: bytes) -> str:
+    """Writes a file and returns its path as text."""
+    path.write_bytes(octets)
+    return str(path)
+
+
 def write_pcap(path: Path, frames: Iterable[bytes]) -> str:
     """Writes a capture file and returns its path as text."""
-    path.write_bytes(pcap(frames))
-    return str(path)
+    return write_octets(path, pcap(frames))

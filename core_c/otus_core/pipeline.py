@@ -375,7 +375,8 @@ class Pipeline:
             timeout_ms: how long to wait for the first frame.
 
         Raises:
-            CoreError: the source failed.
+            CoreError: the source failed. What came before is in the batch all the
+                same: see `stopped_at`.
         """
         status = lib.otus_pipeline_poll(self._handle, self._next_stage, timeout_ms)
         if status < 0 and status != lib.OTUS_E_END:
@@ -385,14 +386,18 @@ class Pipeline:
             )
         return self._result(ended=status == lib.OTUS_E_END)
 
+    def stopped_at(self) -> int | None:
+        """Return the Python stage at which the batch in hand stopped; None at the end."""
+        stage = int(self._next_stage[0])
+        return stage if stage < self._num_stages else None
+
     def resume(self, first_stage: int) -> PollResult:
         """Go on with the batch in hand at a stage."""
         check(lib.otus_pipeline_resume(self._handle, self._next_stage, first_stage))
         return self._result(ended=False)
 
     def _result(self, *, ended: bool) -> PollResult:
-        stage = int(self._next_stage[0])
-        return PollResult(stage if stage < self._num_stages else None, ended)
+        return PollResult(self.stopped_at(), ended)
 
     def __len__(self) -> int:
         """Return the records in the batch, dropped ones included."""

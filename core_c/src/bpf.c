@@ -317,8 +317,8 @@ static inline bool condition(uint16_t code, uint32_t a, uint32_t operand)
 }
 
 /* The loads; false where one reaches past the packet's end. */
-static inline bool run_load(const struct packet_view *view, const struct otus_bpf_insn *insn,
-                            uint32_t *a, uint32_t *x, const uint32_t *memory)
+static bool run_load(const struct packet_view *view, const struct otus_bpf_insn *insn, uint32_t *a,
+                     uint32_t *x, const uint32_t *memory)
 {
     const bool to_x = BPF_CLASS(insn->code) == BPF_LDX;
     uint32_t value = 0;
@@ -355,6 +355,31 @@ static inline bool run_load(const struct packet_view *view, const struct otus_bp
     return true;
 }
 
+/* What capture filters hardly ever hold. Returns false where the packet is refused. */
+static bool run_rare(const struct packet_view *view, const struct otus_bpf_insn *insn, uint32_t *a,
+                     uint32_t *x, uint32_t *memory)
+{
+    const uint16_t code = insn->code;
+    switch (BPF_CLASS(code)) {
+    case BPF_ST:
+        memory[insn->k] = *a;
+        return true;
+    case BPF_STX:
+        memory[insn->k] = *x;
+        return true;
+    case BPF_ALU:
+        return alu(a, code, BPF_SRC(code) == BPF_X ? *x : insn->k);
+    case BPF_MISC:
+        if (BPF_MISCOP(code) == BPF_TAX)
+            *x = *a;
+        else
+            *a = *x;
+        return true;
+    default:
+        return run_load(view, insn, a, x, memory);
+    }
+}
+
 static uint32_t run(const struct otus_bpf *bpf, const struct packet_view *view)
 {
     uint32_t memory[BPF_MEMWORDS] = {0};
@@ -362,37 +387,52 @@ static uint32_t run(const struct otus_bpf *bpf, const struct packet_view *view)
     uint32_t x = 0;
     const struct otus_bpf_insn *insn = bpf->insns;
     for (;; insn++) {
-        const uint16_t code = insn->code;
-        const uint32_t operand = BPF_SRC(code) == BPF_X ? x : insn->k;
-        switch (BPF_CLASS(code)) {
-        case BPF_LD:
-        case BPF_LDX:
-            if (!run_load(view, insn, &a, &x, memory))
+        const uint32_t k = insn->k;
+        switch (insn->code) {
+        case BPF_LD | BPF_H | BPF_ABS:
+            /* Ancillary offsets are above INT32_MAX. */
+            if (OTUS_UNLIKELY(k > INT32_MAX) ? !run_load(view, insn, &a, &x, memory)
+                                             : !load(view, &a, k, 2))
                 return 0;
             break;
-        case BPF_ST:
-            memory[insn->k] = a;
-            break;
-        case BPF_STX:
-            memory[insn->k] = x;
-            break;
-        case BPF_ALU:
-            if (!alu(&a, code, operand))
+        case BPF_LD | BPF_B | BPF_ABS:
+            if (OTUS_UNLIKELY(k > INT32_MAX) ? !run_load(view, insn, &a, &x, memory)
+                                             : !load(view, &a, k, 1))
                 return 0;
             break;
-        case BPF_JMP:
-            if (BPF_OP(code) == BPF_JA)
-                insn += insn->k;
-            else
-                insn += condition(code, a, operand) ? insn->jt : insn->jf;
+        case BPF_LD | BPF_W | BPF_ABS:
+            if (OTUS_UNLIKELY(k > INT32_MAX) ? !run_load(view, insn, &a, &x, memory)
+                                             : !load(view, &a, k, 4))
+                return 0;
             break;
-        case BPF_RET:
-            return BPF_RVAL(code) == BPF_A ? a : insn->k;
-        default: /* BPF_MISC */
-            if (BPF_MISCOP(code) == BPF_TAX)
-                x = a;
-            else
-                a = x;
+        case BPF_LD | BPF_H | BPF_IND:
+            if (!load(view, &a, (uint64_t)k + x, 2))
+                return 0;
+            break;
+        case BPF_LDX | BPF_B | BPF_MSH:
+            if (!load(view, &x, k, 1))
+                return 0;
+            x = (x & 0xf) * 4;
+            break;
+        case BPF_JMP | BPF_JEQ | BPF_K:
+            insn += a == k ? insn->jt : insn->jf;
+            break;
+        case BPF_JMP | BPF_JSET | BPF_K:
+            insn += (a & k) != 0 ? insn->jt : insn->jf;
+            break;
+        case BPF_JMP | BPF_JA:
+            insn += k;
+            break;
+        case BPF_RET | BPF_K:
+            return k;
+        case BPF_RET | BPF_A:
+            return a;
+        default:
+            if (BPF_CLASS(insn->code) == BPF_JMP)
+                insn += condition(insn->code, a, BPF_SRC(insn->code) == BPF_X ? x : k) ? insn->jt
+                                                                                       : insn->jf;
+            else if (!run_rare(view, insn, &a, &x, memory))
+                return 0;
             break;
         }
     }

@@ -7,6 +7,7 @@
 enum {
     PCAP_FILE_HEADER = 24,
     PCAP_RECORD_HEADER = 16,
+    PREFETCH_RECORDS = 16,
     PCAP_MODIFIED_EXTRA = 8, /* interface index, protocol, packet type, padding */
     BLOCK_OVERHEAD = 12,     /* type, total length, and the total length once more */
 };
@@ -164,6 +165,11 @@ static inline enum otus_status pcap_record(struct otus_format *format,
         .link_type = format->link_type,
         .flags = packet_type == 4 /* PACKET_OUTGOING */ ? OTUS_RAW_OUTGOING : 0,
     };
+    /* Where the next records are is known only from this one: assume that they are
+     * as long, or each would be waited for (and its packet's headers after it). */
+    const size_t guess = PREFETCH_RECORDS * (PCAP_RECORD_HEADER + (size_t)caplen);
+    otus_cursor_prefetch(window, guess);
+    otus_cursor_prefetch(window, guess + 64);
     *window = ahead;
     return OTUS_OK;
 }

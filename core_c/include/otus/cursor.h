@@ -156,6 +156,13 @@ OTUS_MUST_CHECK static inline const uint8_t *otus_cursor_header(struct otus_curs
     return header;
 }
 
+/* Tells the cache that the octets at off will be read soon; nothing past the end. */
+static inline void otus_cursor_prefetch(const struct otus_cursor *cursor, size_t off)
+{
+    if (OTUS_LIKELY(otus_cursor_left(cursor) > off))
+        __builtin_prefetch(cursor->at + off);
+}
+
 /* Reads without moving. */
 OTUS_MUST_CHECK static inline bool otus_cursor_peek_u8(const struct otus_cursor *cursor, size_t off,
                                                        uint8_t *out_value)

@@ -60,6 +60,7 @@ class FileOutput(ConfigModel):
     """A log file that is rotated by size, age and number."""
 
     type: Literal["file"]
+    """Makes this output a file."""
     path: Annotated[str, AfterValidator(_absolute)]
     """File to write; its directory is made when it is missing."""
     format: Literal["json", "text"] | None = None
@@ -78,6 +79,7 @@ class LokiOutput(ConfigModel):
     """Pushes log lines to Grafana Loki in batches."""
 
     type: Literal["loki"]
+    """Makes this output Grafana Loki."""
     endpoint: Annotated[str, AfterValidator(_http_url)]
     """Push URL, ending in ``/loki/api/v1/push``."""
     labels: dict[str, str] = Field(default_factory=dict)
@@ -108,6 +110,7 @@ class StreamOutput(ConfigModel):
     """Writes log lines to the daemon's standard output or standard error."""
 
     type: Literal["stdout", "stderr"]
+    """Makes this output a standard stream."""
     format: Literal["json", "text"] | None = None
     """Form of a line; null takes ``log.format``."""
 

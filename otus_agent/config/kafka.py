@@ -52,25 +52,35 @@ TextList = Annotated[list[str], BeforeValidator(_comma_list)]
 
 class _Section(BaseModel):
     # Built when a configuration has this section: most imports only pass by.
-    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True
+    )
 
 
 class SaslConfig(_Section):
     """How to log in at the brokers."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    """How the password is proven."""
     username: str
+    """User to log in as."""
     password: SecretStr
+    """Its password."""
 
 
 class TlsConfig(_Section):
     """TLS towards the brokers; an empty section is TLS with the system's authorities."""
 
     ca_file: str | None = None
+    """Authorities to trust instead of the system's."""
     cert_file: str | None = None
+    """This agent's certificate, for brokers that ask for one."""
     key_file: str | None = None
+    """Private key of that certificate."""
     key_password: SecretStr | None = None
+    """Password of that key."""
     check_hostname: bool = True
+    """Whether a broker's certificate must name the broker."""
 
     @model_validator(mode="after")
     def _certificate_needs_key(self) -> TlsConfig:
@@ -87,15 +97,21 @@ class TrustedKey(_Section):
     """
 
     id: str = Field(min_length=1, max_length=64)
+    """Name of the key, as signatures give it."""
     algorithm: Literal["ed25519", "hmac-sha256"] = "ed25519"
+    """How signatures are made."""
     public_key: str | None = None
     """ed25519: 32 octets as base64 or hex, or a PEM block."""
     public_key_file: str | None = None
+    """File that holds the public key instead."""
     secret: SecretStr | None = None
     """hmac-sha256: at least 16 octets as base64, or hex with the prefix "hex:"."""
     secret_file: str | None = None
+    """File that holds the secret instead."""
     not_before: datetime | None = None
+    """Signatures are believed from this moment on."""
     not_after: datetime | None = None
+    """Signatures are believed until this moment."""
     commands: TextList = ["*"]
     """Patterns of the commands this key may sign."""
 
@@ -117,6 +133,7 @@ class SigningConfig(_Section):
     """Which signatures on commands are believed, and whether one is needed."""
 
     keys: list[TrustedKey] = []
+    """Keys that are trusted."""
     require_signature: bool | None = None
     """None: needed as soon as a key is configured."""
 
@@ -149,12 +166,17 @@ class RemotePolicy(_Section):
     """
 
     commands: TextList = ["*"]
+    """Commands that may come from Kafka."""
     interfaces: TextList = ["*"]
+    """Interfaces that remote tasks may capture on."""
     capturers: TextList = ["afpacket"]
+    """Capturers that remote tasks may use."""
     reporters: TextList = ["kafka"]
+    """Reporters that remote tasks may use."""
     brokers: TextList = []
     """host:port beside `kafka.brokers`, which are always allowed."""
     topics: TextList = ["*"]
+    """Topics that remote tasks may report to."""
 
 
 class KafkaConfig(_Section):
@@ -163,24 +185,33 @@ class KafkaConfig(_Section):
     brokers: Annotated[TextList, Field(min_length=1)]
     """host:port of some brokers of the cluster."""
     client_id: str = "otus-{agent_id}"
+    """How this agent calls itself at the brokers."""
     command_topic: str | None = "otus-commands"
     """Null: no commands are taken from Kafka."""
     command_group: str = "otus-{agent_id}"
     """One group an agent lets every agent see every command."""
     response_topic: str | None = "otus-responses"
+    """Topic that answers to commands go to."""
     event_topic: str | None = "otus-events"
     """Null: no heartbeats or state changes are sent."""
     heartbeat_interval: Annotated[Seconds, Field(ge=0.1)] = 10.0
+    """Time between two heartbeats."""
     command_ttl: Annotated[Seconds, Field(ge=1)] = 300.0
+    """Commands older than this are refused, not run."""
     clock_skew: Seconds = 30.0
     """How far in the future a command's timestamp may lie."""
     max_command_octets: int = Field(1 << 20, ge=1024)
+    """Longest command that is looked at."""
     remembered_requests: int = Field(10_000, ge=16)
     """How many request ids are kept to recognise repeated commands."""
     sasl: SaslConfig | None = None
+    """Login at the brokers; null for none."""
     tls: TlsConfig | None = None
+    """TLS towards the brokers; null for none."""
     signing: SigningConfig = Field(default_factory=SigningConfig)
+    """Which signatures are believed, and whether one is needed."""
     remote: RemotePolicy = Field(default_factory=RemotePolicy)
+    """What commands from Kafka may do here."""
 
     @field_validator("brokers")
     @classmethod

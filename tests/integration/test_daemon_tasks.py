@@ -243,7 +243,7 @@ def test_an_interface_that_goes_and_comes_back_is_captured_on_again(
             "peer", "name", INTERFACE, "netns", hosts.callee)  # fmt: skip
         for name in (hosts.caller, hosts.callee):
             _ip("-n", name, "link", "set", INTERFACE, "up")
-        wait_until(hears_again, 40)
+        wait_until(hears_again, 60)
         assert daemon.task_states() == {"live": "running"}
         assert ok(daemon.call("task.status", id="live"))["ledger"]["balanced"] is True
         assert daemon.stop() == 0

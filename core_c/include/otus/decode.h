@@ -43,23 +43,21 @@ void otus_decoder_free(struct otus_decoder *decoder); /* NULL-safe */
  *
  * Returns OTUS_OK with *out_packet whole; OTUS_E_AGAIN when the frame was a
  * fragment that is held or was dropped; OTUS_E_MALFORMED or OTUS_E_UNSUPPORTED
- * when it is undecodable. Where a tunnel's payload is not IP, the packet that
- * carries the tunnel is the result.
+ * when it is undecodable: *out_packet then holds what had been read, and
+ * means nothing. Of its tunnels only the first meta.num_tunnels are written.
+ *
+ * Inside tunnels: where the payload holds no IP, or where what came to a
+ * tunnel's UDP port is not that tunnel's protocol, the packet that carries it
+ * is the result, and TUNNEL_NON_IP is counted. Where it does hold IP, and a
+ * header in it is broken, the frame is undecodable by the reason of that inner
+ * header: nothing could be parsed in it, and an operator looks for a mirror
+ * that cuts or garbles frames, which the outer packet would hide.
  *
  * Lifetime: out_packet borrows the frame, or, reassembled, the decoder's
  * memory until its next call. */
 OTUS_MUST_CHECK enum otus_status otus_decode(struct otus_decoder *decoder,
                                              struct otus_packet *out_packet,
                                              const struct otus_raw_packet *raw);
-
-/* Starts fetching the headers of a frame that will be decoded some frames later
- * (8 is a good distance): a ring's frames are cold, and waiting for memory is
- * most of what decoding one costs. */
-static inline void otus_decode_prefetch(const struct otus_raw_packet *raw)
-{
-    __builtin_prefetch(raw->data);
-    __builtin_prefetch(raw->data + 64);
-}
 
 /* Ends datagrams that are older than the timeout at now_ns (packet time);
  * called now and then while no packet comes. */

@@ -1,0 +1,111 @@
+"""The operator's side of the fleet, without Kafka: who is meant, what counts as success."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from otus_agent.config.kafka import KafkaConfig
+from otus_agent.kafka.fleet import AgentView, FleetClient, Outcome, _json_object, _take_event
+
+KAFKA = KafkaConfig.model_validate({"brokers": ["127.0.0.1:1"]})
+
+
+@dataclass
+class Message:
+    value: bytes | None
+    timestamp: int = 0
+
+
+def view(agent_id: str, state: str = "alive", **tags: str) -> AgentView:
+    return AgentView(agent_id, state, 0.0, {"tags": tags})
+
+
+KNOWN = {
+    one.agent_id: one
+    for one in (
+        view("a", region="east"),
+        view("b", region="east"),
+        view("c", state="silent", region="west"),
+        view("d", state="stopped", region="east"),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("*", {"a", "b", "c"}),
+        ("region=east", {"a", "b"}),
+        ("region=north", set()),
+        ("a", {"a"}),
+        ("unknown", {"unknown"}),
+        ("d", {"d"}),
+        (["a", "region=west"], {"a", "c"}),
+        (["a", "unknown"], {"a", "unknown"}),
+    ],
+)
+def test_who_should_answer(target: Any, expected: set[str]) -> None:
+    """Known agents that are meant, silent ones too; those that said goodbye only by name."""
+    assert FleetClient(KAFKA).expected(target, KNOWN) == expected
+
+
+def outcome(expected: set[str], **statuses: str) -> Outcome:
+    answers = {name: {"status": status} for name, status in statuses.items()}
+    return Outcome({}, frozenset(expected), answers)
+
+
+@pytest.mark.parametrize(
+    ("one", "succeeded"),
+    [
+        (outcome({"a", "b"}, a="ok", b="ok"), True),
+        (outcome({"a", "b"}, a="ok"), False),
+        (outcome({"a", "b"}, a="ok", b="error"), False),
+        (outcome(set()), False),
+        (outcome(set(), a="ok"), True),
+        (outcome({"a"}, a="ok", b="error"), False),
+    ],
+)
+def test_success_needs_everybody(one: Outcome, succeeded: bool) -> None:
+    """Nobody missing, nobody failed, and somebody there."""
+    assert one.succeeded is succeeded
+
+
+def test_envelopes_of_the_client() -> None:
+    """The task stands beside the command; ids differ; parameters are left out where none."""
+    client = FleetClient(KAFKA, clock=lambda: 1_767_225_600.0)
+    first = client.envelope("task.create", ["a", "b"], {"task": {"id": "t"}})
+    assert first["task"] == {"id": "t"}
+    assert "params" not in first
+    assert first["target"] == ["a", "b"]
+    assert first["timestamp"] == "2026-01-01T00:00:00.000Z"
+    assert first["request_id"] != client.envelope("status", "*")["request_id"]
+
+
+def test_events_make_a_view_of_an_agent() -> None:
+    """The newest event decides on the state, the newest heartbeat on the rest."""
+    views: dict[str, AgentView] = {}
+
+    def take(at: int, **event: Any) -> None:
+        _take_event(views, Message(json.dumps(event).encode(), at))  # type: ignore[arg-type]
+
+    take(1000, agent_id="a", type="agent.started")
+    take(2000, agent_id="a", type="heartbeat", tags={"x": "y"})
+    assert (views["a"].state, views["a"].last_seen, views["a"].tags) == ("alive", 2.0, {"x": "y"})
+    take(3000, agent_id="a", type="agent.stopped")
+    take(2500, agent_id="a", type="heartbeat", tags={})
+    assert (views["a"].state, views["a"].tags) == ("stopped", {"x": "y"})
+    take(4000, agent_id="a", type="agent.started")
+    assert views["a"].state == "alive"
+    take(5000, agent_id=7, type="heartbeat")
+    take(5000, type="heartbeat")
+    assert set(views) == {"a"}
+
+
+@pytest.mark.parametrize("value", [None, b"", b"\xff", b"[]", b"7", b"[" * 100_000, b"{"])
+def test_what_else_stands_in_a_topic_is_passed_over(value: bytes | None) -> None:
+    """Other writers' messages are not events, and no fault."""
+    assert _json_object(value) is None

@@ -129,6 +129,11 @@ class Batch:
     def __iter__(self) -> Iterator[OutputPacket]:
         return (_Record(self, _RECORD_OCTETS * i) for i in self._live)
 
+    @property
+    def live(self) -> Sequence[int]:
+        """Return the pipeline's own indices of the records that are still there."""
+        return self._live
+
     def index(self, i: int) -> int:
         """Return the pipeline's own index of the i-th record, dropped ones counted."""
         return self._live[i]
@@ -175,6 +180,14 @@ class Batch:
     def labels(self, i: int) -> dict[str, str]:
         """Return the labels by name; octets that are no UTF-8 are replaced."""
         return _labels(self, self._live[i] * _RECORD_OCTETS)
+
+    def kafka_sections(
+        self, num_partitions: int, **how: Any
+    ) -> tuple[list[tuple[int, int, int, int, memoryview]], list[int]]:
+        """Return the records as Kafka stores them: see `otus_core.kafka.kafka_sections`."""
+        from otus_core.kafka import kafka_sections
+
+        return kafka_sections(self, num_partitions, **how)
 
     def packet(self, i: int) -> OutputPacket:
         """Return the record as a packet whose fields are read when asked for."""

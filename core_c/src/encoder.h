@@ -44,6 +44,10 @@ const char *encode_direction(uint32_t direction);                        /* "sen
 const char *encode_static_codec(uint32_t payload_type);
 const char *encode_payload_type_name(uint32_t payload_type); /* "raw", "sip", ...; "" for plugins */
 
+/* How many octets from at form a well-formed character (Unicode table 3-7), or
+ * minus the number that a U+FFFD replaces. at < end, *at >= 0x80. */
+int encode_utf8_character(const uint8_t *at, const uint8_t *end);
+
 /* Whether octets are UTF-8 in full. */
 bool encode_is_utf8(const uint8_t *octets, uint32_t len);
 

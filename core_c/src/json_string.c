@@ -2,9 +2,7 @@
  * each maximal subpart of what is no UTF-8 (Unicode 15, section 3.9). */
 #include "encoder.h"
 
-/* How many octets from at form a well-formed character (Unicode table 3-7), or
- * minus the number that a U+FFFD replaces. at < end, *at >= 0x80. */
-static int utf8_character(const uint8_t *at, const uint8_t *end)
+int encode_utf8_character(const uint8_t *at, const uint8_t *end)
 {
     uint8_t lead = at[0];
     uint8_t low = 0x80;
@@ -64,7 +62,7 @@ static uint8_t *escape_one(uint8_t *out, const uint8_t **at, const uint8_t *end)
         }
         return out + escape_ascii(out, octet);
     }
-    int len = utf8_character(*at, end);
+    int len = encode_utf8_character(*at, end);
     if (len > 0) {
         for (int i = 0; i < len; i++)
             out[i] = (*at)[i];
@@ -127,7 +125,7 @@ bool encode_is_utf8(const uint8_t *octets, uint32_t len)
                 continue;
             }
         }
-        int step = *at < 0x80 ? 1 : utf8_character(at, end);
+        int step = *at < 0x80 ? 1 : encode_utf8_character(at, end);
         if (step < 0)
             return false;
         at += step;

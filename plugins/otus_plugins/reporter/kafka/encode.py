@@ -39,7 +39,6 @@ class Encoder:
         self._label_headers = header_filter(config.header_labels)
         self._is_json = config.value == "json"
         self._cut = oversize.cut_json if self._is_json else oversize.cut_protobuf
-        self._every_label = config.header_labels == ["*"]
 
     def encode(self, parts: Iterable[Part], num_partitions: int) -> Encoded:
         """Encodes and compresses.
@@ -76,19 +75,20 @@ class Encoder:
     def _core_sections(
         self, batch: RecordBatch, indices: Sequence[int] | None, num_partitions: int
     ) -> Callable[[Counter[str]], list[Section]] | None:
-        """The core's way to do it, where the batch has one that does just this."""
+        """The core's way to do it, where the batch has one and is large enough for it."""
         core: Any = getattr(batch, "kafka_sections", None)
-        if core is None or not self._every_label:
-            return None
-        if indices is not None or len(batch) < MIN_CORE_RECORDS * num_partitions:
+        number = len(batch) if indices is None else len(indices)
+        if core is None or number < MIN_CORE_RECORDS * num_partitions:
             return None
 
         def make(lost: Counter[str]) -> list[Section]:
             made, too_large = core(
                 num_partitions,
                 value=self._config.value,
+                header_labels=self._config.header_labels,
                 max_octets=self._config.max_batch_octets - BATCH_OVERHEAD,
-                max_value_octets=self._config.max_message_octets,
+                max_message_octets=self._config.max_message_octets,
+                indices=indices,
             )
             sections = [Section(*fields) for fields in made]
             if too_large:

@@ -48,10 +48,10 @@ class Section:
     num_records: int
     base_ts_ms: int
     max_ts_ms: int
-    octets: bytes
+    octets: bytes | memoryview
 
 
-def compressor(name: str, level: int | None) -> Callable[[bytes], bytes]:
+def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], bytes | memoryview]:
     """The function that compresses a section."""
     if name == "zstd":
         zstd_level = 1 if level is None else level
@@ -66,7 +66,7 @@ def compressor(name: str, level: int | None) -> Callable[[bytes], bytes]:
     return lambda data: data
 
 
-def _snappy(data: bytes) -> bytes:
+def _snappy(data: bytes | memoryview) -> bytes:
     return bytes(snappy_encode(data))
 
 
@@ -77,7 +77,7 @@ class FinishedBatch:
     anew for each producer: a batch that failed can be sent again through another.
     """
 
-    def __init__(self, section: Section, body: bytes, codec: str) -> None:
+    def __init__(self, section: Section, body: bytes | memoryview, codec: str) -> None:
         self._section = section
         self._body = body
         self._attributes = CODEC_IDS[codec]
@@ -109,16 +109,18 @@ class FinishedBatch:
     def _build(self) -> bytes:
         if self._buffer is None:
             section = self._section
-            covered = (
-                _COVERED.pack(
-                    self._attributes,
-                    section.num_records - 1,
-                    section.base_ts_ms,
-                    section.max_ts_ms,
-                    *self._producer,
-                    section.num_records,
+            covered = b"".join(
+                (
+                    _COVERED.pack(
+                        self._attributes,
+                        section.num_records - 1,
+                        section.base_ts_ms,
+                        section.max_ts_ms,
+                        *self._producer,
+                        section.num_records,
+                    ),
+                    self._body,
                 )
-                + self._body
             )
             length = _FRONT.size - _LENGTH_FROM + len(covered)
             front = _FRONT.pack(0, length, -1, 2, calc_crc32c(covered))

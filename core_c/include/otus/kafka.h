@@ -1,0 +1,78 @@
+/* Records as Kafka stores them: format v2 (KIP-98), grouped by partition.
+ *
+ * What is made here are sections: the uncompressed records of one batch. The
+ * batch's header, its compression and its CRC belong to whoever sends it. */
+#ifndef OTUS_KAFKA_H
+#define OTUS_KAFKA_H
+
+#include "otus/batch.h"
+
+enum {
+    /* Of otus_kafka_place.section: has no place, being too large or damaged. */
+    OTUS_KAFKA_NO_SECTION = 0xffffffff,
+};
+
+/* All borrowed. Records and arena are a batch's, as Python keeps them. */
+struct otus_kafka_input {
+    const uint8_t *records; /* struct otus_record[num_records], of any alignment */
+    uint32_t num_records;
+    const uint8_t *arena;
+    uint32_t arena_len;
+    const uint32_t *indices; /* the records that are meant, in this order */
+    uint32_t num_indices;
+    struct otus_slice task_id;
+    struct otus_slice agent_id;
+    struct otus_slice pipeline_id;
+    /* By label id; a label whose name is empty becomes no header. */
+    const struct otus_slice *label_names;
+    uint32_t num_label_names;
+    uint32_t num_partitions;     /* 1 or more */
+    uint32_t max_section_octets; /* of one section, unless a single record is larger */
+    uint32_t max_message_octets; /* of key, value and headers of one record */
+    bool protobuf;               /* the value: otus.v1.Record instead of JSON */
+};
+
+/* The records of one partition that go into one batch. */
+struct otus_kafka_section {
+    uint32_t partition;
+    uint32_t num_records;
+    int64_t base_ts_ms; /* of its first record: what the others are relative to */
+    int64_t max_ts_ms;
+    uint32_t off; /* in the output */
+    uint32_t len;
+    uint32_t written; /* otus_kafka_write()'s own */
+    uint32_t reserved;
+};
+
+/* Where one record goes. */
+struct otus_kafka_place {
+    uint32_t section;
+    uint32_t offset_delta;
+    uint32_t body_len; /* octets after its length field */
+    uint32_t is_clean; /* every label is UTF-8 as it stands */
+};
+
+/* The partition of a key: murmur2 as the Java client's default partitioner has it. */
+uint32_t otus_kafka_partition(struct otus_slice key, uint32_t num_partitions);
+
+/* Plans the sections of a batch.
+ *
+ * out_places has room for num_indices, out_sections too (a section holds one
+ * record at least), scratch for num_partitions. Returns OTUS_E_INVALID for
+ * indices beyond the records, and OTUS_E_LIMIT where all of it is more than an
+ * output can hold. */
+OTUS_MUST_CHECK enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
+                                                    struct otus_kafka_section *out_sections,
+                                                    uint32_t *out_num_sections,
+                                                    uint32_t *out_octets, uint32_t *scratch,
+                                                    const struct otus_kafka_input *input);
+
+/* Writes what was planned for the same input. Returns OTUS_E_LIMIT where out is
+ * smaller than measured. */
+OTUS_MUST_CHECK enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
+                                                  struct otus_kafka_section *sections,
+                                                  uint32_t num_sections,
+                                                  const struct otus_kafka_place *places,
+                                                  const struct otus_kafka_input *input);
+
+#endif

@@ -1,0 +1,422 @@
+/* Kafka record sections. Two passes: the first finds each record's partition and
+ * size, the second writes every record to its final place, so that no octet is
+ * moved twice and no room is guessed.
+ *
+ * A record (KIP-98): length varint, attributes i8, timestampDelta varlong,
+ * offsetDelta varint, key, value, headers; lengths are zigzag varints. */
+#include "otus/kafka.h"
+
+#include "encoder.h"
+
+enum {
+    KEY_ROOM = OTUS_TEXT_PROTOCOL + 2 * (OTUS_TEXT_IP + 1 + OTUS_TEXT_U32 + 1),
+    NUM_FIXED_HEADERS = 4, /* task_id, agent_id, pipeline_id, payload_type */
+    NS_PER_MS = 1000000,
+    MAX_OUTPUT = 0x7fffffff,
+};
+
+#define LITERAL_SLICE(text) ((struct otus_slice){(const uint8_t *)(text), sizeof(text) - 1})
+
+/* One record, looked up. */
+struct source {
+    struct otus_slice key;
+    struct otus_slice value;
+    struct otus_slice payload_type;
+    struct otus_slice labels; /* struct otus_label[] */
+    int64_t ts_ms;
+    uint8_t key_room[KEY_ROOM];
+};
+
+static uint32_t load_le32(const uint8_t *at)
+{
+    return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
+}
+
+static uint32_t murmur2(struct otus_slice key)
+{
+    const uint32_t multiplier = 0x5bd1e995;
+    uint32_t hash = 0x9747b28c ^ key.len;
+    uint32_t whole = key.len & ~3u;
+    for (uint32_t i = 0; i < whole; i += 4) {
+        uint32_t four = load_le32(key.at + i) * multiplier;
+        four = (four ^ four >> 24) * multiplier;
+        hash = hash * multiplier ^ four;
+    }
+    uint32_t rest = key.len - whole;
+    if (rest > 2)
+        hash ^= (uint32_t)key.at[whole + 2] << 16;
+    if (rest > 1)
+        hash ^= (uint32_t)key.at[whole + 1] << 8;
+    if (rest > 0)
+        hash = (hash ^ key.at[whole]) * multiplier;
+    hash = (hash ^ hash >> 13) * multiplier;
+    return hash ^ hash >> 15;
+}
+
+uint32_t otus_kafka_partition(struct otus_slice key, uint32_t num_partitions)
+{
+    return (murmur2(key) & 0x7fffffff) % num_partitions;
+}
+
+/* --- Varints -------------------------------------------------------------- */
+
+static uint64_t zigzag(int64_t value)
+{
+    return (uint64_t)value << 1 ^ (uint64_t)(value >> 63);
+}
+
+static uint32_t varint_len(int64_t value)
+{
+    uint32_t bits = 64 - (uint32_t)__builtin_clzll(zigzag(value) | 1);
+    return (bits + 6) / 7;
+}
+
+static uint8_t *put_varint(uint8_t *out, int64_t value)
+{
+    uint64_t left = zigzag(value);
+    while (left >= 0x80) {
+        *out++ = (uint8_t)(left | 0x80);
+        left >>= 7;
+    }
+    *out++ = (uint8_t)left;
+    return out;
+}
+
+static uint32_t sized_len(uint32_t len)
+{
+    return varint_len(len) + len;
+}
+
+static uint8_t *put_octets(uint8_t *out, struct otus_slice octets)
+{
+    if (octets.len != 0)
+        memcpy(out, octets.at, octets.len);
+    return out + octets.len;
+}
+
+static uint8_t *put_sized(uint8_t *out, struct otus_slice octets)
+{
+    return put_octets(put_varint(out, octets.len), octets);
+}
+
+/* --- Looking a record up -------------------------------------------------- */
+
+static bool find(const struct otus_kafka_input *input, struct otus_slice *out_slice,
+                 struct otus_span span)
+{
+    if (span.off > input->arena_len || span.len > input->arena_len - span.off)
+        return false;
+    *out_slice = (struct otus_slice){input->arena + span.off, span.len};
+    return true;
+}
+
+/* One end of the 5-tuple as text: "192.0.2.1 5060". */
+static uint32_t put_end(uint8_t *out, uint32_t *out_ip_len, const struct otus_packet_meta *meta,
+                        const uint8_t ip[16], uint16_t port)
+{
+    uint32_t len = otus_text_ip(out, meta->ip_version, ip);
+    *out_ip_len = len;
+    out[len++] = ' ';
+    return len + otus_text_u32(out + len, port);
+}
+
+static int compare_ends(const uint8_t *a, uint32_t a_ip_len, uint16_t a_port, const uint8_t *b,
+                        uint32_t b_ip_len, uint16_t b_port)
+{
+    uint32_t common = a_ip_len < b_ip_len ? a_ip_len : b_ip_len;
+    int order = memcmp(a, b, common);
+    if (order == 0)
+        order = (int)a_ip_len - (int)b_ip_len;
+    return order != 0 ? order : (int)a_port - (int)b_port;
+}
+
+/* The 5-tuple as DecodedPacket.flow_key has it: one text for both directions. */
+static void make_flow_key(struct source *source, const struct otus_packet_meta *meta)
+{
+    uint8_t ends[2][OTUS_TEXT_IP + 1 + OTUS_TEXT_U32];
+    uint32_t ip_len[2];
+    uint32_t len[2];
+    len[0] = put_end(ends[0], &ip_len[0], meta, meta->src_ip, meta->src_port);
+    len[1] = put_end(ends[1], &ip_len[1], meta, meta->dst_ip, meta->dst_port);
+    int low =
+        compare_ends(ends[0], ip_len[0], meta->src_port, ends[1], ip_len[1], meta->dst_port) <= 0
+            ? 0
+            : 1;
+    uint8_t *out = source->key_room;
+    out += otus_text_protocol(out, meta->protocol);
+    for (int i = 0; i < 2; i++) {
+        int which = i == 0 ? low : 1 - low;
+        *out++ = ' ';
+        memcpy(out, ends[which], len[which]);
+        out += len[which];
+    }
+    source->key = (struct otus_slice){source->key_room, (uint32_t)(out - source->key_room)};
+}
+
+static bool look_up(struct source *source, const struct otus_kafka_input *input, uint32_t index)
+{
+    struct otus_record record;
+    memcpy(&record, input->records + (size_t)index * sizeof record, sizeof record);
+    source->ts_ms = (int64_t)(record.meta.ts_ns / NS_PER_MS);
+    if (!find(input, &source->key, record.key) || !find(input, &source->labels, record.labels) ||
+        !find(input, &source->value, input->protobuf ? record.protobuf : record.json))
+        return false;
+    if (record.key.len == 0)
+        make_flow_key(source, &record.meta);
+    if (record.payload_type == OTUS_PAYLOAD_PLUGIN)
+        return find(input, &source->payload_type, record.payload_name);
+    const char *name = encode_payload_type_name(record.payload_type);
+    source->payload_type = (struct otus_slice){(const uint8_t *)name, (uint32_t)strlen(name)};
+    return true;
+}
+
+/* --- Headers -------------------------------------------------------------- */
+
+/* A label that becomes a header: its name and value. Moves *labels on; false
+ * after the last. *out_damaged where a span lies outside the arena. */
+static bool next_label(const struct otus_kafka_input *input, struct otus_slice *labels,
+                       struct otus_slice *out_name, struct otus_slice *out_value, bool *out_damaged)
+{
+    struct otus_label label;
+    while (labels->len >= sizeof label) {
+        memcpy(&label, labels->at, sizeof label);
+        labels->at += sizeof label;
+        labels->len -= (uint32_t)sizeof label;
+        if (label.id >= input->num_label_names || input->label_names[label.id].len == 0)
+            continue;
+        *out_name = input->label_names[label.id];
+        if (find(input, out_value, (struct otus_span){label.off, label.len}))
+            return true;
+        *out_damaged = true;
+        return false;
+    }
+    return false;
+}
+
+/* Octets that are no UTF-8 become U+FFFD, as in every other form of a record. */
+static uint32_t repaired_len(struct otus_slice text)
+{
+    const uint8_t *end = text.at + text.len;
+    uint32_t len = 0;
+    for (const uint8_t *at = text.at; at < end;) {
+        int octets = *at < 0x80 ? 1 : encode_utf8_character(at, end);
+        len += octets > 0 ? (uint32_t)octets : 3;
+        at += octets > 0 ? octets : -octets;
+    }
+    return len;
+}
+
+static uint8_t *put_repaired(uint8_t *out, struct otus_slice text)
+{
+    const uint8_t *end = text.at + text.len;
+    for (const uint8_t *at = text.at; at < end;) {
+        int octets = *at < 0x80 ? 1 : encode_utf8_character(at, end);
+        if (octets > 0)
+            memcpy(out, at, (size_t)octets);
+        else
+            memcpy(out, "\xef\xbf\xbd", 3);
+        out += octets > 0 ? octets : 3;
+        at += octets > 0 ? octets : -octets;
+    }
+    return out;
+}
+
+/* Octets of the header area, its count included. False where a span is damaged. */
+static bool headers_len(const struct otus_kafka_input *input, const struct source *source,
+                        uint32_t *out_len, bool *out_is_clean)
+{
+    struct otus_slice labels = source->labels;
+    struct otus_slice name;
+    struct otus_slice value;
+    bool damaged = false;
+    uint32_t count = NUM_FIXED_HEADERS;
+    uint32_t len = sized_len(sizeof "task_id" - 1) + sized_len(input->task_id.len) +
+                   sized_len(sizeof "agent_id" - 1) + sized_len(input->agent_id.len) +
+                   sized_len(sizeof "pipeline_id" - 1) + sized_len(input->pipeline_id.len) +
+                   sized_len(sizeof "payload_type" - 1) + sized_len(source->payload_type.len);
+    *out_is_clean = true;
+    while (next_label(input, &labels, &name, &value, &damaged)) {
+        uint32_t value_len = value.len;
+        if (OTUS_UNLIKELY(!encode_is_utf8(value.at, value.len))) {
+            *out_is_clean = false;
+            value_len = repaired_len(value);
+        }
+        len += sized_len(name.len) + sized_len(value_len);
+        count++;
+    }
+    *out_len = len + varint_len(count);
+    return !damaged;
+}
+
+static uint32_t num_headers(const struct otus_kafka_input *input, struct otus_slice labels)
+{
+    struct otus_slice name;
+    struct otus_slice value;
+    bool damaged = false;
+    uint32_t count = NUM_FIXED_HEADERS;
+    while (next_label(input, &labels, &name, &value, &damaged))
+        count++;
+    return count;
+}
+
+static uint8_t *put_headers(uint8_t *out, const struct otus_kafka_input *input,
+                            const struct source *source, bool is_clean)
+{
+    struct otus_slice labels = source->labels;
+    struct otus_slice name;
+    struct otus_slice value;
+    bool damaged = false;
+    out = put_varint(out, num_headers(input, labels));
+    out = put_sized(put_sized(out, LITERAL_SLICE("task_id")), input->task_id);
+    out = put_sized(put_sized(out, LITERAL_SLICE("agent_id")), input->agent_id);
+    out = put_sized(put_sized(out, LITERAL_SLICE("pipeline_id")), input->pipeline_id);
+    out = put_sized(put_sized(out, LITERAL_SLICE("payload_type")), source->payload_type);
+    while (next_label(input, &labels, &name, &value, &damaged)) {
+        out = put_sized(out, name);
+        if (OTUS_LIKELY(is_clean))
+            out = put_sized(out, value);
+        else
+            out = put_repaired(put_varint(out, repaired_len(value)), value);
+    }
+    return out;
+}
+
+/* --- Planning ------------------------------------------------------------- */
+
+/* Octets after the length field, for its place in a section. */
+static uint32_t body_len(const struct source *source, uint32_t headers, int64_t ts_delta,
+                         uint32_t offset_delta)
+{
+    return 1 + varint_len(ts_delta) + varint_len(offset_delta) + sized_len(source->key.len) +
+           sized_len(source->value.len) + headers;
+}
+
+struct planner {
+    struct otus_kafka_section *sections;
+    uint32_t num_sections;
+    uint32_t *open; /* by partition: its open section, or OTUS_KAFKA_NO_SECTION */
+    const struct otus_kafka_input *input;
+};
+
+static struct otus_kafka_section *open_section(struct planner *planner, uint32_t partition,
+                                               int64_t ts_ms)
+{
+    uint32_t number = planner->num_sections++;
+    planner->open[partition] = number;
+    struct otus_kafka_section *section = &planner->sections[number];
+    *section = (struct otus_kafka_section){
+        .partition = partition, .base_ts_ms = ts_ms, .max_ts_ms = ts_ms};
+    return section;
+}
+
+static void place(struct planner *planner, struct otus_kafka_place *out_place,
+                  const struct source *source, uint32_t headers)
+{
+    uint32_t partition = otus_kafka_partition(source->key, planner->input->num_partitions);
+    uint32_t number = planner->open[partition];
+    struct otus_kafka_section *section = NULL;
+    uint32_t len = 0;
+    if (number != OTUS_KAFKA_NO_SECTION) {
+        section = &planner->sections[number];
+        len = body_len(source, headers, source->ts_ms - section->base_ts_ms, section->num_records);
+        if (section->len + sized_len(len) > planner->input->max_section_octets)
+            section = NULL;
+    }
+    if (section == NULL) {
+        section = open_section(planner, partition, source->ts_ms);
+        len = body_len(source, headers, 0, 0);
+    }
+    out_place->section = planner->open[partition];
+    out_place->offset_delta = section->num_records++;
+    out_place->body_len = len;
+    section->len += sized_len(len);
+    if (source->ts_ms > section->max_ts_ms)
+        section->max_ts_ms = source->ts_ms;
+}
+
+static bool fits(const struct otus_kafka_input *input, const struct source *source,
+                 uint32_t headers)
+{
+    uint64_t octets = (uint64_t)source->key.len + source->value.len + headers;
+    return source->value.len != 0 && octets <= input->max_message_octets;
+}
+
+enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
+                                    struct otus_kafka_section *out_sections,
+                                    uint32_t *out_num_sections, uint32_t *out_octets,
+                                    uint32_t *scratch, const struct otus_kafka_input *input)
+{
+    struct planner planner = {out_sections, 0, scratch, input};
+    for (uint32_t i = 0; i < input->num_partitions; i++)
+        scratch[i] = OTUS_KAFKA_NO_SECTION;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < input->num_indices; i++) {
+        if (input->indices[i] >= input->num_records)
+            return OTUS_E_INVALID;
+        struct source source;
+        uint32_t headers = 0;
+        bool is_clean = true;
+        out_places[i] = (struct otus_kafka_place){.section = OTUS_KAFKA_NO_SECTION};
+        if (!look_up(&source, input, input->indices[i]) ||
+            !headers_len(input, &source, &headers, &is_clean) || !fits(input, &source, headers))
+            continue;
+        place(&planner, &out_places[i], &source, headers);
+        out_places[i].is_clean = is_clean;
+        total += sized_len(out_places[i].body_len);
+        if (total > MAX_OUTPUT)
+            return OTUS_E_LIMIT;
+    }
+    uint32_t off = 0;
+    for (uint32_t i = 0; i < planner.num_sections; i++) {
+        out_sections[i].off = off;
+        off += out_sections[i].len;
+    }
+    *out_num_sections = planner.num_sections;
+    *out_octets = (uint32_t)total;
+    return OTUS_OK;
+}
+
+/* --- Writing -------------------------------------------------------------- */
+
+static uint8_t *put_record(uint8_t *out, const struct otus_kafka_input *input,
+                           const struct source *source, const struct otus_kafka_place *at,
+                           int64_t base_ts_ms)
+{
+    out = put_varint(out, at->body_len);
+    *out++ = 0; /* attributes: none are defined */
+    out = put_varint(out, source->ts_ms - base_ts_ms);
+    out = put_varint(out, at->offset_delta);
+    out = put_sized(out, source->key);
+    out = put_sized(out, source->value);
+    return put_headers(out, input, source, at->is_clean != 0);
+}
+
+enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
+                                  struct otus_kafka_section *sections, uint32_t num_sections,
+                                  const struct otus_kafka_place *places,
+                                  const struct otus_kafka_input *input)
+{
+    for (uint32_t i = 0; i < num_sections; i++) {
+        if (sections[i].off > out_len || sections[i].len > out_len - sections[i].off)
+            return OTUS_E_LIMIT;
+        sections[i].written = 0;
+    }
+    for (uint32_t i = 0; i < input->num_indices; i++) {
+        const struct otus_kafka_place *at = &places[i];
+        if (at->section == OTUS_KAFKA_NO_SECTION)
+            continue;
+        struct source source;
+        if (at->section >= num_sections || !look_up(&source, input, input->indices[i]))
+            return OTUS_E_INVALID;
+        struct otus_kafka_section *section = &sections[at->section];
+        uint32_t len = sized_len(at->body_len);
+        if (len > section->len - section->written)
+            return OTUS_E_INVALID;
+        uint8_t *start = out + section->off + section->written;
+        uint8_t *end = put_record(start, input, &source, at, section->base_ts_ms);
+        if ((uint32_t)(end - start) != len)
+            return OTUS_E_INVALID;
+        section->written += len;
+    }
+    return OTUS_OK;
+}

@@ -1,0 +1,193 @@
+"""Kafka record sections of the core against those of aiokafka's own builder."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiokafka.partitioner import murmur2
+from aiokafka.record.default_records import DefaultRecordBatch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otus_core.batch import Batch
+from otus_core.kafka import kafka_sections
+from otus_core.native import ffi, lib
+from otus_plugins.reporter.kafka import KafkaReporterConfig
+from otus_plugins.reporter.kafka.encode import Encoder
+from otus_plugins.reporter.kafka.records import FinishedBatch, Section
+from otus_sdk.model import Envelope
+
+NAMES = ("sip.method", "sip.call_id", "", "tag.x")
+RECORD = ffi.sizeof("struct otus_record")
+BASE_NS = 1_700_000_000_000_000_000
+
+
+class BatchMaker:
+    """Builds a batch's records and arena by hand."""
+
+    def __init__(self) -> None:
+        self.records = bytearray()
+        self.arena = bytearray()
+
+    def put(self, octets: bytes) -> tuple[int, int]:
+        self.arena += octets
+        return len(self.arena) - len(octets), len(octets)
+
+    def add(
+        self,
+        value: bytes,
+        key: bytes = b"",
+        labels: tuple[tuple[int, bytes], ...] = (),
+        ts_ns: int = BASE_NS,
+        kind: int = 1,
+        **meta: Any,
+    ) -> None:
+        record = ffi.new("struct otus_record *")
+        record.meta.ts_ns, record.payload_type, record.state = ts_ns, kind, 1
+        for name, member in meta.items():
+            setattr(record.meta, name, member)
+        record.json.off, record.json.len = self.put(value)
+        record.protobuf.off, record.protobuf.len = self.put(value[::-1])
+        record.key.off, record.key.len = self.put(key)
+        spans = [(label, *self.put(octets)) for label, octets in labels]
+        packed = b"".join(struct.pack("=III", *span) for span in spans)
+        record.labels.off, record.labels.len = self.put(packed)
+        if kind == 4:
+            record.payload_name.off, record.payload_name.len = self.put(b"mine")
+        self.records += bytes(ffi.buffer(record))
+
+    def batch(self) -> Batch:
+        envelope = Envelope("task", "agent", "task-0")
+        return Batch(bytes(self.records), bytes(self.arena), envelope, NAMES)
+
+
+def read(sections: list[Any]) -> Iterator[tuple[int, Any]]:
+    """Partition and record, as a Kafka consumer would read them."""
+    for partition, number, base, largest, octets in sections:
+        section = Section(partition, number, base, largest, octets)
+        parsed = DefaultRecordBatch(FinishedBatch(section, octets, "none")._build())
+        assert parsed.validate_crc()
+        records = list(parsed)
+        assert len(records) == number
+        assert [record.offset for record in records] == list(range(number))
+        assert max(record.timestamp for record in records) == largest
+        for record in records:
+            yield partition, record
+
+
+record_parts = st.tuples(
+    st.binary(min_size=1, max_size=300),
+    st.text(max_size=40).map(str.encode),
+    st.lists(st.tuples(st.sampled_from([0, 1, 3]), st.binary(max_size=60)), max_size=4, unique_by=lambda t: t[0]),
+    st.integers(BASE_NS - 10**12, BASE_NS + 10**12),
+    st.integers(0, 4),
+    st.binary(min_size=16, max_size=16),
+    st.binary(min_size=16, max_size=16),
+    st.sampled_from([0, 4, 6]),
+    st.integers(0, 65535),
+    st.sampled_from([6, 17, 132, 200]),
+)  # fmt: skip
+
+
+@given(st.lists(record_parts, min_size=1, max_size=12), st.integers(1, 7), st.integers(200, 4000))
+def test_the_core_and_the_reporter_make_the_same_records(
+    parts: list[Any], num_partitions: int, max_octets: int
+) -> None:
+    """Keys, partitions, values, timestamps, headers and order are those of the Python encoder."""
+    maker = BatchMaker()
+    for value, key, labels, ts_ns, kind, src, dst, version, port, protocol in parts:
+        maker.add(
+            value, key, tuple(labels), ts_ns, kind, src_ip=src, dst_ip=dst, ip_version=version,
+            src_port=port, dst_port=5060, protocol=protocol,
+        )  # fmt: skip
+    batch = maker.batch()
+    made, left_out = kafka_sections(batch, num_partitions, max_octets=max_octets)
+    assert left_out == []
+    assert all(len(one[4]) <= max_octets or one[1] == 1 for one in made)
+    config = KafkaReporterConfig(brokers=["a:1"], topic="t", compression="none")
+    theirs, lost = Encoder(config).encode([(batch, None)], num_partitions)
+    assert not lost
+    wanted = [
+        (
+            section.partition,
+            section.num_records,
+            section.base_ts_ms,
+            section.max_ts_ms,
+            section.octets,
+        )
+        for section, _ in theirs
+    ]
+
+    def by_partition(records: Iterator[tuple[int, Any]]) -> dict[int, list[Any]]:
+        found: dict[int, list[Any]] = {}
+        for partition, one in records:
+            found.setdefault(partition, []).append(
+                (one.key, one.value, one.timestamp, list(one.headers))
+            )
+        return found
+
+    assert by_partition(read(made)) == by_partition(read(wanted))
+
+
+@given(st.binary(max_size=80), st.integers(1, 1000))
+def test_partitions_are_those_of_other_clients(key: bytes, num_partitions: int) -> None:
+    """murmur2, whatever the key's length."""
+    buffer = ffi.from_buffer("uint8_t[]", key)
+    slice_ = ffi.new("struct otus_slice *", {"at": buffer, "len": len(key)})
+    wanted = (murmur2(key) & 0x7FFFFFFF) % num_partitions
+    assert lib.otus_kafka_partition(slice_[0], num_partitions) == wanted
+
+
+def test_large_and_damaged_records_are_named_and_left_out() -> None:
+    """Their neighbours are encoded; positions are those in the batch."""
+    maker = BatchMaker()
+    for number in range(5):
+        maker.add(b"x" * (500 if number == 1 else 50), b"key")
+    damaged = ffi.from_buffer("struct otus_record[]", maker.records, require_writable=True)
+    damaged[3].json.off = 1 << 30
+    ffi.release(damaged)
+    made, left_out = kafka_sections(maker.batch(), 1, max_message_octets=300)
+    assert left_out == [1, 3]
+    assert [one[1] for one in made] == [3]
+
+
+def test_only_the_records_that_are_meant() -> None:
+    """Positions count what is alive; the value may be the other form; patterns choose headers."""
+    maker = BatchMaker()
+    for number in range(6):
+        maker.add(b"value-%d" % number, b"key", ((0, b"INVITE"), (3, b"y")))
+    records = ffi.from_buffer("struct otus_record[]", maker.records, require_writable=True)
+    records[0].state = 2  # dropped
+    ffi.release(records)
+    made, _ = kafka_sections(
+        maker.batch(), 3, value="protobuf", header_labels=("tag.*",), indices=[0, 4]
+    )
+    found = [(record.value, record.headers[4:]) for _, record in read(made)]
+    assert found == [(b"1-eulav", [("tag.x", b"y")]), (b"5-eulav", [("tag.x", b"y")])]
+
+
+def test_nothing_makes_nothing() -> None:
+    """An empty batch, and an empty choice."""
+    maker = BatchMaker()
+    assert kafka_sections(maker.batch(), 3) == ([], [])
+    maker.add(b"x")
+    assert kafka_sections(maker.batch(), 3, indices=[]) == ([], [])
+
+
+@pytest.mark.parametrize("num_partitions", [1, 100])
+def test_every_section_is_as_large_as_allowed_at_most(num_partitions: int) -> None:
+    """Many records are split, in order."""
+    maker = BatchMaker()
+    for number in range(400):
+        maker.add(b"%04d" % number * 20, b"call-%d" % (number % 50), ts_ns=BASE_NS + number * 10**7)
+    made, left_out = kafka_sections(maker.batch(), num_partitions, max_octets=1000)
+    assert not left_out
+    assert all(len(section[4]) <= 1000 for section in made)
+    values = [(partition, record.value) for partition, record in read(made)]
+    assert len(values) == 400
+    for wanted in {partition for partition, _ in values}:
+        mine = [value for partition, value in values if partition == wanted]
+        assert mine == sorted(mine)

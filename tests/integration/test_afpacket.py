@@ -350,6 +350,50 @@ def test_a_filter_on_any_is_run_over_the_network_layer(hosts, start):
     assert set(dump.marks()) == {b"<wanted>", b"<tagged>", b"<last>"}
 
 
+# Makes a tun device and writes what it reads as lines of hex: packets that come in.
+TUN = """
+import fcntl, os, struct, subprocess, sys
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"tun0", 0x0001 | 0x1000))
+subprocess.run(["ip", "link", "set", "tun0", "up"], check=True)
+print("sent", flush=True)
+for line in sys.stdin:
+    os.write(fd, bytes.fromhex(line.split()[1]))
+    print("sent", flush=True)
+"""
+
+
+def test_a_device_without_link_header_is_cooked_and_filtered(hosts, start):
+    if not Path("/dev/net/tun").exists():
+        pytest.skip("needs /dev/net/tun")
+    process = subprocess.Popen(
+        hosts.inside(hosts.callee, sys.executable, "-c", TUN),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "sent\n"
+        bpf = compile_capture_filter("udp port 5060", link_type=113).kernel
+        dump = start(hosts.callee, "tun0", bpf=bpf)
+        Sender(process).send(udp("refused", 1, 2)[14:], udp("wanted")[14:])
+        dump.wait_for(b"<wanted>")
+        dump.stop()
+        assert dump.marks() == {b"<wanted>": 1}
+        [frame] = [frame for frame in dump.frames if frame.mark]
+        assert frame.link_type == 113
+        # ARPHRD_NONE, no address, IPv4.
+        assert frame.octets[2:4] == b"\xff\xfe"
+        assert frame.octets[14:] == b"\x08\0" + udp("wanted")[14:]
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout):
+            if stream is not None:
+                stream.close()
+
+
 def test_nothing_unfiltered_slips_in(hosts, start):
     """Frames that the filter refuses flow while sockets are opened, with and without fanout."""
     bpf = compile_capture_filter("udp port 5060").kernel

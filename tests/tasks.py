@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from otus_agent.config.task import TaskConfig
@@ -59,6 +59,7 @@ def make_task(
     *factories: PluginFactory,
     reporters: Sequence[Any] = ("collect",),
     collector: Collector | None = None,
+    tags: Mapping[str, str] | None = None,
     **changes: Any,
 ) -> tuple[Task, Collector]:
     """A task over capture files, with a collecting reporter and these plugins."""
@@ -74,7 +75,7 @@ def make_task(
         "reporters": list(reporters),
         **changes,
     }
-    environment = TaskEnvironment("agent-1", registry)
+    environment = TaskEnvironment("agent-1", registry, tags=tags or {})
     return Task(TaskConfig.model_validate(config), environment), collector
 
 

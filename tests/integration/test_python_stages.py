@@ -10,7 +10,7 @@ import pytest
 
 from frames import CALLER, pcap, response, sip, udp, write_pcap
 from otus_agent.ledger import Ledger
-from otus_sdk.errors import PacketTooShort
+from otus_sdk.errors import ConfigurationInvalid, PacketTooShort
 from otus_sdk.factory import PluginKind
 from otus_sdk.model import CaptureStats, DecodedPacket, OutputPacket, RawPacket
 from otus_sdk.protocols import PacketBatch, PacketSink, ParseResult, RecordBatch
@@ -285,3 +285,66 @@ async def test_what_a_plugin_keeps_stays_readable(capture: str) -> None:
     assert kept[0][0].transport.src_port == 5060
     assert records[0].labels["sip.call_id"] == "call-1"
     assert pcap(FRAMES)  # the file is gone from nobody's hands
+
+
+async def test_native_filter_and_label(capture: str) -> None:
+    """Filter and label run in the core, in the task's order."""
+    task, out = make_task(
+        capture,
+        processors=[
+            {"type": "label", "config": {"labels": {"site.name": "hq"}}},
+            {"type": "filter", "config": {"keep_if": "site.name == 'hq' && sip.method != ''"}},
+        ],
+    )
+    await run_task(task)
+    assert [packet.labels["sip.method"] for packet in out.packets] == ["INVITE", "BYE"]
+    assert {packet.labels["site.name"] for packet in out.packets} == {"hq"}
+    check(task.ledger())
+    assert task.ledger().equation("process").parts["process[filter]"] == 1
+    assert task.trackers == ()
+
+
+async def test_a_filter_sees_what_a_python_plugin_set(capture: str) -> None:
+    """A native filter behind a Python processor judges by the labels that it set."""
+    plugin = factory(PluginKind.PROCESSOR, "no-bye", NoByeProcessor)
+    task, out = make_task(
+        capture,
+        plugin,
+        processors=["no-bye", {"type": "filter", "config": {"drop_if": "seen.by == 'no-bye'"}}],
+    )
+    await run_task(task)
+    assert out.packets == []
+    check(task.ledger())
+    assert task.ledger().equation("process").parts == {"process[filter]": 2, "process[plugin]": 1}
+
+
+async def test_a_filter_that_names_no_label_is_refused(capture: str) -> None:
+    """Without Python plugins all labels are known: a typo fails the start."""
+    task, _ = make_task(
+        capture, processors=[{"type": "filter", "config": {"drop_if": "sip.metod == 'BYE'"}}]
+    )
+    with pytest.raises(ConfigurationInvalid, match=r"sip\.method"):
+        await task.start()
+
+
+async def test_header_labels(capture: str) -> None:
+    """A header that the task asks for becomes a label, and a filter may name it."""
+    task, out = make_task(
+        capture,
+        parsers=[{"type": "sip", "config": {"headers": {"x.agent": "User-Agent"}}}],
+        processors=[{"type": "filter", "config": {"keep_if": "x.agent.startsWith('test')"}}],
+    )
+    await run_task(task)
+    assert [packet.labels["x.agent"] for packet in out.packets] == ["test/1", "test/1"]
+    check(task.ledger())
+
+
+async def test_agent_tags_become_labels(capture: str) -> None:
+    """The label processor knows the agent's tags."""
+    task, out = make_task(
+        capture,
+        processors=[{"type": "label", "config": {"tags": {"site.region": "region"}}}],
+        tags={"region": "cn-east-1"},
+    )
+    await run_task(task)
+    assert {packet.labels["site.region"] for packet in out.packets} == {"cn-east-1"}

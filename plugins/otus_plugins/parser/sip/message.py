@@ -29,6 +29,16 @@ _COMPACT = {
 }  # fmt: skip
 
 
+# Header fields that the payload gives under one name, whatever the message wrote.
+_CANONICAL = {
+    name.lower(): name
+    for name in (
+        *_COMPACT.values(), "CSeq", "Max-Forwards", "Route", "Record-Route", "User-Agent", "Server",
+        "Reason", "P-Asserted-Identity", "Session-ID", "Expires", "Warning",
+    )
+}  # fmt: skip
+
+
 def looks_like_sip(octets: bytes) -> bool:
     """Whether a SIP start line begins here, empty lines before it skipped."""
     line = _LINE_END.split(octets.lstrip(b"\r\n")[:8192], maxsplit=1)[0]
@@ -76,7 +86,8 @@ def _headers(lines: list[bytes]) -> list[tuple[str, str]]:
         name_octets, colon, value_octets = line.partition(b":")
         if colon:
             name = _text(name_octets).strip(" \t")
-            headers.append((_COMPACT.get(name.lower(), name), _text(value_octets).strip(" \t")))
+            name = _COMPACT.get(name.lower(), name)
+            headers.append((_CANONICAL.get(name.lower(), name), _text(value_octets).strip(" \t")))
     return headers
 
 

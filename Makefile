@@ -36,7 +36,7 @@ help: ## this list
 # One list for each purpose. Debian 12 and Ubuntu 24.04 name them alike.
 PACKAGES_BUILD := gcc libc6-dev python3 python3-venv python3-dev
 PACKAGES_DEMO := $(PACKAGES_BUILD) libpcap0.8 sip-tester iproute2
-PACKAGES_TEST := $(PACKAGES_DEMO) clang llvm curl tcpdump default-jre-headless maven prometheus \
+PACKAGES_TEST := $(PACKAGES_DEMO) clang llvm protobuf-compiler curl tcpdump default-jre-headless maven prometheus \
 	systemd procps file
 PACKAGES_PACKAGE := $(PACKAGES_TEST) debootstrap qemu-user-static buildah dpkg-dev binutils
 

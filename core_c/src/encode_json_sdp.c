@@ -17,39 +17,21 @@ static void put_bundle(struct json_writer *writer, struct json_text mids)
     if (mids.len == 0)
         return;
     JSON_LITERAL(writer, "\"bundle\":[");
-    uint32_t start = 0;
-    for (uint32_t i = 0; i <= mids.len; i++) {
-        if (i < mids.len && mids.at[i] != ' ')
-            continue;
-        if (i > start) {
-            struct json_text mid = {mids.at + start, i - start, mids.readable - start};
-            json_put_text(writer, "\"", 1, mid, "\",", 2);
-        }
-        start = i + 1;
+    struct otus_cursor left = otus_cursor_of(mids.at, mids.len);
+    struct otus_cursor mid;
+    while (encode_next_word(&left, &mid)) {
+        struct otus_slice slice = {mid.at, (uint32_t)otus_cursor_left(&mid)};
+        json_put_text(writer, "\"", 1, json_text_of(slice), "\",", 2);
     }
     json_close(writer, ']');
     JSON_LITERAL(writer, ",");
 }
 
-static bool is_rtp(struct json_text protocol)
-{
-    return protocol.len >= 3 && memcmp(protocol.at, "RTP", 3) == 0;
-}
-
-static bool carries_rtp(struct json_text protocol)
-{
-    for (uint32_t i = 0; i + 3 <= protocol.len; i++) {
-        struct json_text rest = {protocol.at + i, protocol.len - i, protocol.readable - i};
-        if (is_rtp(rest))
-            return true; /* RTP/AVP, UDP/TLS/RTP/SAVPF, TCP/RTP/AVP */
-    }
-    return false;
-}
-
 static void put_codecs(struct json_writer *writer, const struct otus_sdp *sdp,
                        const struct otus_sdp_media *media, const struct sdp_source *source)
 {
-    bool rtp = carries_rtp(text_of(source, media->protocol));
+    struct json_text protocol = text_of(source, media->protocol);
+    bool rtp = encode_carries_rtp(protocol.at, protocol.len);
     JSON_LITERAL(writer, "\"codecs\":[");
     for (uint32_t i = 0; i < media->num_codecs; i++) {
         uint32_t index = (uint32_t)media->first_codec + i;

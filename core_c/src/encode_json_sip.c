@@ -14,12 +14,6 @@ static const struct {
 #undef HEADER_HEAD_ROW
 };
 
-static const char *const anomaly_names[OTUS_SIP_NUM_ANOMALIES] = {
-#define ANOMALY_NAME_ROW(id, name, meaning) [OTUS_SIP_ANOMALY_##id] = "\"" name "\",",
-    OTUS_SIP_ANOMALIES(ANOMALY_NAME_ROW)
-#undef ANOMALY_NAME_ROW
-};
-
 static inline struct json_text text_of(const struct otus_sip_message *message,
                                        struct otus_span span)
 {
@@ -79,10 +73,6 @@ static void put_headers(struct json_writer *writer, const struct otus_sip_messag
 
 static void put_start_line(struct json_writer *writer, const struct otus_sip_message *message)
 {
-    const uint64_t deviates = (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_VERSION |
-                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_START_LINE |
-                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_REQUEST_URI |
-                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_STATUS_CODE;
     if (message->is_request) {
         JSON_LITERAL(writer, "\"type\":\"request\",");
         JSON_MEMBER(writer, "method", text_of(message, message->method));
@@ -92,7 +82,7 @@ static void put_start_line(struct json_writer *writer, const struct otus_sip_mes
         JSON_NUMBER(writer, "status_code", message->status_code);
         JSON_MEMBER(writer, "reason", text_of(message, message->reason));
     }
-    if (OTUS_UNLIKELY(message->anomalies & deviates))
+    if (OTUS_UNLIKELY(encode_start_line_deviates(message)))
         JSON_MEMBER(writer, "start_line", text_of(message, message->start_line));
 }
 
@@ -195,8 +185,11 @@ static void put_anomalies(struct json_writer *writer, uint64_t anomalies)
         return;
     JSON_LITERAL(writer, "\"anomalies\":[");
     for (uint32_t id = 0; id < OTUS_SIP_NUM_ANOMALIES; id++) {
-        if ((anomalies >> id) & 1)
-            json_put(writer, anomaly_names[id], strlen(anomaly_names[id]));
+        if (((anomalies >> id) & 1) == 0)
+            continue;
+        const char *name = encode_anomaly_name(id);
+        struct otus_slice slice = {(const uint8_t *)name, (uint32_t)strlen(name)};
+        json_put_text(writer, "\"", 1, json_text_of(slice), "\",", 2);
     }
     json_close(writer, ']');
     JSON_LITERAL(writer, ",");

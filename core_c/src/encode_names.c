@@ -28,6 +28,30 @@ const char *encode_offer_answer(const struct otus_sip_message *message)
     return has_answer_role ? "offer" : NULL;
 }
 
+bool encode_start_line_deviates(const struct otus_sip_message *message)
+{
+    const uint64_t deviates = (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_VERSION |
+                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_START_LINE |
+                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_REQUEST_URI |
+                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_STATUS_CODE;
+    return (message->anomalies & deviates) != 0;
+}
+
+const char *encode_anomaly_name(uint32_t id)
+{
+    static const char *const names[OTUS_SIP_NUM_ANOMALIES] = {
+#define ANOMALY_NAME(id, name, meaning) [OTUS_SIP_ANOMALY_##id] = (name),
+        OTUS_SIP_ANOMALIES(ANOMALY_NAME)
+#undef ANOMALY_NAME
+    };
+    return id < OTUS_SIP_NUM_ANOMALIES ? names[id] : "";
+}
+
+bool encode_carries_rtp(const uint8_t *protocol, uint32_t len)
+{
+    return len >= 3 && memmem(protocol, len, "RTP", 3) != NULL;
+}
+
 const char *encode_direction(uint32_t direction)
 {
     static const char *const names[] = {
@@ -125,4 +149,15 @@ bool encode_next_line(struct otus_cursor *value, struct otus_cursor *out_line)
     out_line->end = line_end;
     value->at = next;
     return true;
+}
+
+bool encode_next_word(struct otus_cursor *list, struct otus_cursor *out_word)
+{
+    while (list->at < list->end && *list->at == ' ')
+        list->at++;
+    out_word->at = list->at;
+    while (list->at < list->end && *list->at != ' ')
+        list->at++;
+    out_word->end = list->at;
+    return out_word->end > out_word->at;
 }

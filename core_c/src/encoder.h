@@ -48,6 +48,13 @@ const char *encode_payload_type_name(uint32_t payload_type); /* "raw", "sip", ..
  * minus the number that a U+FFFD replaces. at < end, *at >= 0x80. */
 int encode_utf8_character(const uint8_t *at, const uint8_t *end);
 
+/* Whether an anomaly says that the start line is worth seeing as it came. */
+bool encode_start_line_deviates(const struct otus_sip_message *message);
+const char *encode_anomaly_name(uint32_t id);
+
+/* RTP/AVP, UDP/TLS/RTP/SAVPF, TCP/RTP/AVP, ...: static payload types apply. */
+bool encode_carries_rtp(const uint8_t *protocol, uint32_t len);
+
 /* Whether octets are UTF-8 in full. */
 bool encode_is_utf8(const uint8_t *octets, uint32_t len);
 
@@ -57,5 +64,8 @@ uint32_t encode_base64(uint8_t *out, const uint8_t *octets, uint32_t len);
 /* The next piece of a folded header value: RFC 3261 7.3.1 reads a line end and
  * the white space around it as one space. *at moves on; false after the last. */
 bool encode_next_line(struct otus_cursor *value, struct otus_cursor *out_line);
+
+/* The next word between spaces; false after the last. */
+bool encode_next_word(struct otus_cursor *list, struct otus_cursor *out_word);
 
 #endif

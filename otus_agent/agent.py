@@ -290,14 +290,11 @@ class Agent:
 
     def stats(self) -> dict[str, Any]:
         """Counters of every task, of the logs and of the doors."""
-        tasks: dict[str, Any] = {}
-        for task_id, entry in self.supervisor.entries.items():
-            details = entry.task.status() if entry.task is not None else {}
-            tasks[task_id] = {**details, **entry.summary()}
+        entries = self.supervisor.entries
         return {
             "time": time.time(),
             "uptime_s": round(self.uptime_s, 3),
-            "tasks": tasks,
+            "tasks": {task_id: entry.details() for task_id, entry in entries.items()},
             "logs": self.logs.stats() if self.logs else {},
             "process": process_figures(),
             **{name: part() for name, part in self.parts.items()},

@@ -347,6 +347,9 @@ def run(invocation: Invocation, *, background: bool = False) -> int:
 
 def _run_in_background(invocation: Invocation, config: AgentConfig) -> int:
     """Detaches; the caller goes on when the socket answers, or tells why it never will."""
+    if all(output.type in ("stdout", "stderr") for output in config.log.outputs):
+        sys.stderr.write("otus: note: no log output but standard streams, which nobody reads "
+                         "in the background: add one of type file to log.outputs\n")  # fmt: skip
     reading, writing = os.pipe()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -124,6 +124,15 @@ class TaskEntry:
             "last_error": self.last_error,
         }
 
+    def details(self) -> dict[str, Any]:
+        """All that the run tells of itself, and the summary over it."""
+        try:
+            told = self.task.status() if self.task is not None else {}
+        except Exception:  # noqa: BLE001 a task's own code
+            _log.exception("task status raised", task=self.id)
+            told = {}
+        return {**told, **self.summary()}
+
 
 def parse_task(raw: Mapping[str, Any]) -> TaskConfig:
     """A task's configuration as a model.
@@ -202,8 +211,7 @@ class Supervisor:
                 if finished["id"] == task_id:
                     return dict(finished)
         entry = self.get(task_id)
-        details = entry.task.status() if entry.task is not None else {}
-        return {**details, **entry.summary(), "config": masked(entry.raw)}
+        return {**entry.details(), "config": masked(entry.raw)}
 
     def add_listener(self, listener: Callable[[TaskEvent], None]) -> Callable[[], None]:
         """Calls listener on the event loop for each change of state.

@@ -44,7 +44,12 @@ def daemon(
     from otus_agent.daemon import Invocation, run
 
     path = config_path(settings.config)
-    return run(Invocation(path, dict(os.environ), flags), background=background)
+    try:
+        return run(Invocation(path, dict(os.environ), flags), background=background)
+    except PermissionError as error:
+        message = f"{error.filename or error}: no permission; run as root or as the daemon's user, "
+        message += "or set daemon.pid_file, daemon.socket_path and daemon.data_dir elsewhere"
+        raise CliError(message) from None
 
 
 def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -326,3 +327,33 @@ def test_any_id_makes_a_file_in_the_directory(tmp_path: Path) -> None:
 def test_a_store_in_an_impossible_place_says_so() -> None:
     with pytest.raises(StoreFailed, match="/proc/nowhere"):
         TaskStore("/proc/nowhere/data").open()
+
+
+async def test_steps_of_the_clock_change_neither_uptimes_nor_restarts(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor_module, "FIRST_RESTART_DELAY_S", 0.01)
+    wall_clock = time.time
+    for offset in (-86_400.0 * 365, 86_400.0 * 365):
+        monkeypatch.setattr(time, "time", lambda offset=offset: wall_clock() + offset)
+        await agent.supervisor.create(task())
+        first = fake(agent)
+        first.end(error="broken")
+        await wait_until_async(lambda run=first: agent.supervisor.get("one").task is not run)
+        await wait_until_async(lambda: agent.supervisor.get("one").state == "running")
+        assert 0 <= agent.supervisor.get("one").summary()["uptime_s"] < 60
+        assert 0 <= agent.status()["uptime_s"] < 60
+        await agent.supervisor.delete("one")
+
+
+async def test_a_task_whose_status_raises_is_listed_and_deleted_all_the_same(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def raises(_self: FakeTask) -> dict[str, Any]:
+        raise RuntimeError("broken")
+
+    await agent.supervisor.create(task())
+    monkeypatch.setattr(FakeTask, "status", raises)
+    assert agent.supervisor.status("one")["state"] == "running"
+    assert agent.stats()["tasks"]["one"]["state"] == "running"
+    assert (await agent.supervisor.delete("one"))["state"] == "stopped"

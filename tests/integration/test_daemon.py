@@ -9,6 +9,7 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -364,3 +365,80 @@ def test_a_thousand_creates_and_deletes_leak_nothing(folder: Path) -> None:
         assert after["threads"] <= before["threads"] + 1
         assert after["resident_octets"] - before["resident_octets"] < 2_000_000
         assert daemon.call("status")["result"]["history"] == 100
+
+
+def test_clients_that_do_what_they_like_leave_nothing_behind(folder: Path) -> None:
+    """Garbage, half requests, hang-ups before the answer: thousands of them."""
+    numbers = random.Random(11)
+    messages = [
+        b"\x00" * 100,
+        b"[" * 5_000 + b"\n",
+        b'{"jsonrpc":"2.0","method":"stats","id":1}\n' * 3,
+        b"POST / HTTP/1.1\r\nContent-Length: 99999999999\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nhalf",
+        b'{"jsonrpc":"2.0","method":"task.create","params":{"task":{"id":"x"}},"id":1}\n',
+    ]
+
+    def figures() -> dict[str, int]:
+        found: dict[str, int] = daemon.call("status")["result"]["process"]
+        return found
+
+    def mischief(rounds: int) -> None:
+        for _ in range(rounds):
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(daemon.socket_path)
+                client.send(numbers.choice(messages))
+
+    def is_quiet() -> bool:
+        # An answer may be that there are too many clients, until those are gone.
+        answer = daemon.call("status").get("result", {"socket": {"clients": 0}})
+        return bool(answer["socket"]["clients"] == 1)
+
+    with DaemonProcess(folder) as daemon:
+        # The first rounds find how much memory as many clients at once take.
+        for _ in range(8):
+            mischief(200)
+            wait_until(is_quiet, 30)
+        before = figures()
+        for _ in range(8):
+            mischief(200)
+            wait_until(is_quiet, 30)
+        after = figures()
+        assert after["descriptors"] <= before["descriptors"]
+        assert after["threads"] <= before["threads"]
+        assert after["resident_octets"] - before["resident_octets"] < 3_000_000
+        assert "connections_failed" not in daemon.call("status")["result"]["socket"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_it_runs_as_an_ordinary_user_without_any_capability(tmp_path: Path) -> None:
+    """Files of that user only; what it can't do is told, and nothing is refused by it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    for path in (tmp_path, *tmp_path.parents[:-2]):
+        path.chmod(path.stat().st_mode | 0o011)
+    write_config(home)
+    os.chown(home, 12_345, 12_345)
+    setpriv = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all",
+               "--bounding-set=-all"]  # fmt: skip
+    probe = subprocess.run(
+        [*setpriv, sys.executable, "-c", "import otus_sdk"], capture_output=True, check=False
+    )
+    if probe.returncode != 0:
+        pytest.skip("this user may not read the installed Python")
+    with DaemonProcess(home, prefix=setpriv) as daemon:
+        daemon.call("task.create", task=task())
+        figures = daemon.call("status")["result"]["process"]
+        assert figures["descriptors"] > 5
+        assert [line for line in daemon.log_lines() if line["event"].startswith("no CAP_NET_RAW")]
+        assert daemon.stop() == 0
+
+
+def test_without_permission_it_says_what_to_do(tmp_path: Path) -> None:
+    write_config(tmp_path, daemon={"pid_file": "/proc/otus.pid"})
+    daemon = DaemonProcess(tmp_path, fake=False)
+    process = daemon.spawn()
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert out.count("\n") == 1
+    assert "/proc/otus.pid" in out

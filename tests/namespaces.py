@@ -58,7 +58,7 @@ class TwoHosts:
         return ["ip", "netns", "exec", name, *command]
 
     def wait_for_capture(self, name: str, sockets: int = 1) -> None:
-        """Waits until a namespace has that many packet sockets open."""
+        """Waits until a namespace has that many packet sockets bound and receiving."""
 
         def ready() -> bool:
             listed = subprocess.run(
@@ -67,7 +67,9 @@ class TwoHosts:
                 text=True,
                 check=False,
             )
-            return len(listed.stdout.splitlines()) > sockets
+            # sk RefCnt Type Proto Iface R ...: spare sockets have no protocol yet.
+            rows = [row.split() for row in listed.stdout.splitlines()[1:]]
+            return sum(row[3] == "0003" and row[5] == "1" for row in rows) >= sockets
 
         wait_until(ready, 20, f"{sockets} packet sockets in {name}")
 

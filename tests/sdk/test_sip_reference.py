@@ -133,8 +133,14 @@ def test_made_up_messages_agree(messages: list[bytes], tmp_path: Path) -> None:
     compare(messages, tmp_path)
 
 
+# What says SIP, or tel:, is no noise.
+_NOISE = st.binary(max_size=120).filter(
+    lambda octets: b"sip" not in octets.lower() and b"tel:" not in octets.lower()
+)
+
+
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-@given(payloads=st.lists(st.binary(max_size=120), min_size=1, max_size=60))
+@given(payloads=st.lists(_NOISE, min_size=1, max_size=60))
 def test_neither_takes_noise_for_sip(payloads: list[bytes], tmp_path: Path) -> None:
     """Random octets are SIP to neither."""
     for one in native(payloads, tmp_path):

@@ -27,9 +27,8 @@ _serial = itertools.count()
 class TwoHosts:
     """The namespaces `caller` and `callee`; both call their end of the link `interface`."""
 
-    interface = INTERFACE
-
-    def __init__(self) -> None:
+    def __init__(self, interface: str = INTERFACE) -> None:
+        self.interface = interface
         tag = f"{os.getpid()}-{next(_serial)}"
         self.caller, self.callee = f"otus-a-{tag}", f"otus-b-{tag}"
 
@@ -37,11 +36,11 @@ class TwoHosts:
         for name in (self.caller, self.callee):
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
-        _ip("link", "add", INTERFACE, "netns", self.caller, "type", "veth",
-            "peer", "name", INTERFACE, "netns", self.callee)  # fmt: skip
+        _ip("link", "add", self.interface, "netns", self.caller, "type", "veth",
+            "peer", "name", self.interface, "netns", self.callee)  # fmt: skip
         for name, address in ((self.caller, CALLER), (self.callee, CALLEE)):
-            _ip("-n", name, "address", "add", f"{address}/24", "dev", INTERFACE)
-            _ip("-n", name, "link", "set", INTERFACE, "up")
+            _ip("-n", name, "address", "add", f"{address}/24", "dev", self.interface)
+            _ip("-n", name, "link", "set", self.interface, "up")
         return self
 
     def __exit__(

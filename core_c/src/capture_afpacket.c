@@ -19,7 +19,7 @@ enum {
     DEFAULT_RING_OCTETS = 32 << 20,
     DEFAULT_RETIRE_MS = 10,
     WHOLE_FRAME = 262144,  /* what a filter returns for "all of it" */
-    RETURN_POLL_MS = 100,  /* how often a removed interface is looked for */
+    RETURN_POLL_MS = 100,  /* how often a removed interface is looked for, and a removal */
     STOP_GRACE_MS = 500,   /* for the kernel to hand over its last block */
     SLL_HEADER_OCTETS = 16 /* Linux cooked v1; the ring leaves as much before a cooked frame */
 };
@@ -300,11 +300,21 @@ static enum otus_status await_return(struct afpacket_source *source, int timeout
     return OTUS_E_AGAIN;
 }
 
+/* The kernel takes the binding from a socket whose interface is removed. It tells
+ * by an error only when the interface goes down first, which may be long before:
+ * so the binding itself is looked at. */
+static bool interface_is_gone(const struct afpacket_source *source)
+{
+    struct sockaddr_ll address = {0};
+    socklen_t len = sizeof address;
+    return !source->any && getsockname(source->fd, (struct sockaddr *)&address, &len) == 0 &&
+           address.sll_ifindex == -1;
+}
+
 /* An error on the socket: the interface went down, or away. */
 static enum otus_status socket_error(struct afpacket_source *source)
 {
     int cause = 0;
-    char name[IFNAMSIZ];
     socklen_t len = sizeof cause;
     if (getsockopt(source->fd, SOL_SOCKET, SO_ERROR, &cause, &len) != 0)
         cause = errno;
@@ -315,9 +325,7 @@ static enum otus_status socket_error(struct afpacket_source *source)
         return OTUS_E_SYSTEM;
     }
     /* Down: the kernel takes the socket up again with the interface. */
-    if (if_indextoname(source->if_index, name) != NULL)
-        return OTUS_E_AGAIN;
-    return interface_removed(source);
+    return interface_is_gone(source) ? interface_removed(source) : OTUS_E_AGAIN;
 }
 
 /* After a stop: OTUS_E_END once the kernel has handed over all that came before it. */
@@ -340,10 +348,11 @@ static enum otus_status await_block(struct afpacket_source *source, int timeout_
         return after_stop(source, timeout_ms);
     if (source->gone)
         return await_return(source, timeout_ms);
-    short events = otus_capture_wait(&source->base, source->fd, timeout_ms);
+    int wait_ms = timeout_ms >= 0 ? timeout_ms : RETURN_POLL_MS;
+    short events = otus_capture_wait(&source->base, source->fd, wait_ms);
     if (events & (POLLERR | POLLHUP | POLLNVAL))
         return socket_error(source);
-    return OTUS_E_AGAIN;
+    return events == 0 && interface_is_gone(source) ? interface_removed(source) : OTUS_E_AGAIN;
 }
 
 static enum otus_status afpacket_next(struct otus_capture *capture,

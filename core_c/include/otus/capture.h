@@ -97,7 +97,7 @@ OTUS_MUST_CHECK enum otus_status otus_capture_open_memory(struct otus_capture **
 /* Gives up to max frames.
  *
  * Returns OTUS_OK with *out_num > 0; OTUS_E_AGAIN when none came within
- * timeout_ms (0: do not wait; negative: wait for ever) or on an interrupt;
+ * timeout_ms (0: do not wait; negative: no limit set) or on an interrupt;
  * OTUS_E_END after the last one, and then otus_capture_error() is "" or, where
  * a file is cut off inside its last record, says so; OTUS_E_SYSTEM or
  * OTUS_E_MALFORMED when the source can give no more, with the reason in

@@ -9,7 +9,9 @@ A test compares the pages with what this would write.
 
 from __future__ import annotations
 
+import importlib
 import inspect
+import pkgutil
 import re
 import types
 from pathlib import Path
@@ -19,6 +21,7 @@ import click
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+import otus_agent
 from otus_agent.agent import RESTART_KEYS, Agent
 from otus_agent.cli import cli
 from otus_agent.cli import errors as cli_errors
@@ -320,11 +323,10 @@ standard's.
 
 
 def _errors() -> list[type[sdk_errors.OtusError]]:
-    import otus_agent.commands
-    import otus_agent.kafka.errors
-    import otus_agent.pidfile
-    import otus_agent.rpc
-    import otus_agent.store  # noqa: F401 each defines errors of its own
+    # Every module: which errors there are must not depend on what was imported before.
+    for module in pkgutil.walk_packages(otus_agent.__path__, "otus_agent."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
 
     found: dict[tuple[str, int], type[sdk_errors.OtusError]] = {}
     todo = sdk_errors.OtusError.__subclasses__()

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import os
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from otus_sdk.errors import OtusError, PluginConflict, PluginInitFailed, PluginNotFound
 from otus_sdk.factory import API_VERSION, PluginFactory, PluginKind, Stability
@@ -49,6 +52,16 @@ class _Offer:
     load: Callable[[], object]
 
 
+def add_plugin_folders() -> None:
+    """Lets plugins be found in the folders of OTUS_PLUGIN_PATH, after what is installed.
+
+    Each holds packages as `pip install --target FOLDER` lays them out.
+    """
+    for name in os.environ.get("OTUS_PLUGIN_PATH", "").split(os.pathsep):
+        if name and name not in sys.path and Path(name).is_dir():
+            sys.path.append(name)
+
+
 class PluginRegistry:
     """The plugins that this agent can use.
 
@@ -64,6 +77,7 @@ class PluginRegistry:
     @classmethod
     def load(cls) -> PluginRegistry:
         """The registry of what is installed; imports no plugin yet."""
+        add_plugin_folders()
         return cls(
             _Offer(kind, entry.name, _distribution(entry), entry.value, entry.load)
             for kind in PluginKind

@@ -77,7 +77,8 @@ names. It is YAML 1.2 (JSON is YAML too). A value of the environment wins over t
 file, and an option of the command line over both: `otus daemon --set
 log.level=debug`. Lists in the environment are separated by commas or are JSON,
 mappings are `key=value` pairs separated by commas or are JSON; `__` also reaches
-into lists and mappings: `OTUS_LOG__OUTPUTS__0__PATH`.
+into lists and mappings: `OTUS_LOG__OUTPUTS__0__PATH`. `OTUS_PLUGIN_PATH` is no key:
+it names folders, separated by colons, in which plugins are found beside the installed ones.
 
 A key that does not exist is an error which names the nearest one, in the file as
 in the environment. `otus validate FILE...` checks files, `otus config show`

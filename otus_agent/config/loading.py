@@ -38,7 +38,11 @@ OTHER_ENVIRONMENT_NAMES = frozenset(
         "OTUS_CONFIG",
         "OTUS_SOCKET",
         "OTUS_OUTPUT",
+        "OTUS_PLUGIN_PATH",
+        "OTUS_FLEET_KEY",
         "OTUS_CORPUS",
+        "OTUS_EMULATED",
+        "OTUS_KAFKA_CACHE",
         "OTUS_CFLAGS",
         "OTUS_WHEEL_PLATFORM",
     }

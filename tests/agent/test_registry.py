@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,19 @@ def test_an_entry_point_of_an_installed_package_is_found(site: Path) -> None:
     assert registry.get(PluginKind.PARSER, "stun").description == "STUN"
     (info,) = [info for info in registry.plugins() if info.name == "stun"]
     assert (info.distribution, info.description, info.error) == ("otus-stun-a 1.0", "STUN", "")
+
+
+def test_a_package_in_a_folder_of_the_plugin_path_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `pip install --target` put into a named folder is found like an installed package."""
+    install(tmp_path, "otus-stun-p", "parser", "stun-p", GOOD.replace('"stun"', '"stun-p"'))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    with pytest.raises(PluginNotFound):
+        PluginRegistry.load().get(PluginKind.PARSER, "stun-p")
+    monkeypatch.setenv("OTUS_PLUGIN_PATH", f"/nowhere:{tmp_path}")
+    registry = PluginRegistry.load()
+    assert registry.get(PluginKind.PARSER, "stun-p").description == "STUN"
 
 
 def test_two_packages_of_one_name_are_an_error_that_names_both(site: Path) -> None:

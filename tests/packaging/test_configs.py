@@ -96,6 +96,7 @@ def test_pod_captures_without_privilege(root: Path) -> None:
     (container,) = pod["containers"]
     security = container["securityContext"]
     assert pod["hostNetwork"] is True
+    assert pod["enableServiceLinks"] is False
     assert pod["securityContext"]["runAsNonRoot"] is True
     assert security["privileged"] is False
     assert security["readOnlyRootFilesystem"] is True

@@ -38,7 +38,19 @@ PACKAGES_BUILD := gcc libc6-dev python3 python3-venv python3-dev
 PACKAGES_DEMO := $(PACKAGES_BUILD) libpcap0.8 sip-tester iproute2
 PACKAGES_TEST := $(PACKAGES_DEMO) clang llvm protobuf-compiler curl tcpdump default-jre-headless maven prometheus \
 	systemd procps file
+# What Otus is measured beside.
+PACKAGES_BENCH := $(PACKAGES_BUILD) libpcap-dev libosip2-dev libndpi-bin sipgrep sngrep tcpdump tshark
 PACKAGES_PACKAGE := $(PACKAGES_TEST) debootstrap qemu-user-static buildah dpkg-dev binutils
+
+# Another apt at work, as on a machine that has just booted, is waited for.
+APT_GET := apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300
+
+# Sets the array as_root to what goes before a command that needs root; empty: nothing does.
+define become_root
+if (( EUID == 0 )); then as_root=(env); \
+elif sudo -n true 2>/dev/null; then as_root=(sudo -n env); \
+else as_root=(); fi
+endef
 
 # Installs what is missing, or names it in one line where it may not.
 define install_packages
@@ -50,14 +62,11 @@ done; \
 if ! command -v dpkg-query >/dev/null; then \
 	echo "otus: not a Debian or Ubuntu machine; needed: $(1)"; \
 elif (( $${#missing[@]} )); then \
-	if (( EUID == 0 )); then as_root=(env); \
-	elif sudo -n true 2>/dev/null; then as_root=(sudo -n env); \
-	else as_root=(); echo "otus: please install as root: apt-get install $${missing[*]}"; fi; \
+	$(become_root); \
 	if (( $${#as_root[@]} )); then \
-		"$${as_root[@]}" apt-get -qq update; \
-		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive \
-			apt-get -qq -y --no-install-recommends install "$${missing[@]}"; \
-	fi; \
+		"$${as_root[@]}" $(APT_GET) update || echo "otus: apt-get update failed; trying with the lists there are"; \
+		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive $(APT_GET) install "$${missing[@]}"; \
+	else echo "otus: please install as root: apt-get install $${missing[*]}"; fi; \
 fi
 @mkdir -p $(STAMPS) && touch $@
 endef
@@ -66,15 +75,18 @@ $(STAMPS)/system-build: Makefile
 	$(call install_packages,$(PACKAGES_BUILD))
 $(STAMPS)/system-demo: Makefile
 	$(call install_packages,$(PACKAGES_DEMO))
+$(STAMPS)/system-bench: Makefile
+	$(call install_packages,$(PACKAGES_BENCH))
 $(STAMPS)/system-package: Makefile $(STAMPS)/system-test
 	$(call install_packages,$(PACKAGES_PACKAGE))
 $(STAMPS)/system-test: Makefile
 	$(call install_packages,$(PACKAGES_TEST))
 	@# The sanitizers' runtime is a package of clang's own version, and only recommended.
 	@version="$$(clang -dumpversion 2>/dev/null | cut -d. -f1 || true)"; \
-	if (( EUID == 0 )) && [[ -n "$$version" ]] && \
+	$(become_root); \
+	if (( $${#as_root[@]} )) && [[ -n "$$version" ]] && \
 		! dpkg-query -W "libclang-rt-$$version-dev" >/dev/null 2>&1; then \
-		apt-get -qq -y --no-install-recommends install "libclang-rt-$$version-dev"; \
+		"$${as_root[@]}" $(APT_GET) install "libclang-rt-$$version-dev"; \
 	fi
 
 # ---- virtual environment and build --------------------------------------------

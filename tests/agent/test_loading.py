@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from otus_agent.cli import cli
+from command_tree import variables
 from otus_agent.config.agent import AgentConfig, FileOutput, LokiOutput, derive_agent_id
 from otus_agent.config.fields import format_duration, parse_duration
 from otus_agent.config.loading import ConfigurationProblems, key_paths, load, parse_source, validate
@@ -105,17 +104,7 @@ def test_environment_takes_lists_by_commas_and_json_and_reaches_into_lists_and_m
 
 def test_no_variable_of_the_command_line_is_taken_for_a_key() -> None:
     """Each variable that gives an option its default can be set beside a configuration."""
-    names = {"OTUS_PLUGIN_PATH"}
-    left: list[click.Command] = [cli]
-    while left:
-        command = left.pop()
-        names |= {str(each.envvar) for each in command.params if each.envvar}
-        if isinstance(command, click.Group):
-            context = click.Context(command, resilient_parsing=True)
-            members = (
-                command.get_command(context, name) for name in command.list_commands(context)
-            )
-            left += filter(None, members)
+    names = variables() | {"OTUS_PLUGIN_PATH"}
     assert names >= {"OTUS_CONFIG", "OTUS_SOCKET", "OTUS_FLEET_KEY"}
     load(AgentConfig, None, dict.fromkeys(names, "x"))
 

@@ -42,8 +42,14 @@ NET_OFF = 0xFFF00000
 IPV4, IPV6 = 0x0800, 0x86DD
 TAGS = (0x8100, 0x88A8, 0x9100)
 # Tags that libpcap does not step over, and what only the decoder reads: 0x9200,
-# MPLS, PPPoE sessions, PPP, NSH, PBB, VN-Tag, Ethernet in Ethernet.
-ONLY_DECODER = (0x9200, 0x8847, 0x8848, 0x8864, 0x880B, 0x894F, 0x88E7, 0x8926, 0x6558)
+# MPLS, PPPoE sessions, PPP, NSH, PBB, FabricPath, VN-Tag, WCCP, Ethernet in Ethernet.
+ONLY_DECODER = (
+    *(0x9200, 0x8847, 0x8848, 0x8864, 0x880B, 0x894F),
+    *(0x88E7, 0x8903, 0x8926, 0x883E, 0x6558),
+)
+# IP in SNAP (RFC 1042), or by its own SAP (RFC 948), behind an IEEE 802.3 length.
+LLC_SAPS = (0xAAAA, 0x0606)
+ETH_P_802_2 = 4  # the protocol of such a frame on a cooked socket
 # Hop-by-hop, routing, fragment, AH, destination options, mobility, HIP, Shim6.
 IPV6_EXTENSIONS = (0, 43, 44, 51, 60, 135, 139, 140)
 AH, TCP, UDP, SCTP = 51, 6, 17, 132
@@ -223,12 +229,14 @@ def _take_or_judge(
     asm.jump(JEQ, IPV6, f"ipv6-{depth}")
     asm.one_of(TAGS, tagged)
     asm.one_of(ONLY_DECODER, take)
+    if layout.cooked:
+        asm.jump(JEQ, ETH_P_802_2, take)
     asm.go(judge)
     if not layout.cooked:
-        # RFC 1042: IP in SNAP behind an IEEE 802.3 length.
         asm.place(llc)
         asm.put(LD_H_ABS, layout.network(depth))
-        asm.jump(JEQ, 0xAAAA, take, judge)
+        asm.one_of(LLC_SAPS, take)
+        asm.go(judge)
     _take_ip(asm, layout, depth, take, judge)
     asm.place(take)
     asm.put(RET_K, ACCEPT)

@@ -100,6 +100,10 @@ enum otus_layer otus_decode_ethertype(struct otus_walk *walk);
 OTUS_MUST_CHECK bool otus_walk_push_vlan(struct otus_walk *walk, uint16_t tci);
 
 /* decode_label.c */
+/* Whether an Ethernet header that leads to IP is plausible off octets ahead: a
+ * pseudowire's label does not say whether there is a control word, nor a TEID
+ * what its user sends. */
+bool otus_looks_like_ethernet(const struct otus_cursor *at, size_t off);
 enum otus_layer otus_decode_mpls(struct otus_walk *walk);
 enum otus_layer otus_decode_pppoe(struct otus_walk *walk);
 enum otus_layer otus_decode_ppp(struct otus_walk *walk);

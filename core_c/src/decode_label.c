@@ -8,13 +8,12 @@ enum {
     PPP_IPV4 = 0x0021,
     PPP_IPV6 = 0x0057,
     PPP_MPLS = 0x0281,
+    PPP_MPLS_MULTICAST = 0x0283,
 };
 
-/* Whether an Ethernet header is plausible off octets ahead: a pseudowire's
- * label does not say whether there is a control word. */
-static bool looks_like_ethernet(const struct otus_cursor *at, size_t off)
+bool otus_looks_like_ethernet(const struct otus_cursor *at, size_t off)
 {
-    uint16_t ethertype;
+    uint16_t ethertype, sap;
     if (!otus_cursor_peek_be16(at, off + 12, &ethertype))
         return false;
     switch (ethertype) {
@@ -22,11 +21,14 @@ static bool looks_like_ethernet(const struct otus_cursor *at, size_t off)
     case 0x86dd:
     case 0x8100:
     case 0x88a8:
+    case 0x9100:
+    case 0x9200:
     case 0x8847:
     case 0x8864:
         return true;
     default:
-        return false;
+        /* IEEE 802.3: a length, and behind it SNAP. */
+        return ethertype < 0x0600 && otus_cursor_peek_be16(at, off + 14, &sap) && sap == 0xaaaa;
     }
 }
 
@@ -47,9 +49,9 @@ static enum otus_layer decode_mpls_payload(struct otus_walk *walk)
     default:
         break;
     }
-    if (first >> 4 == 0 && looks_like_ethernet(&walk->at, 4) && otus_cursor_skip(&walk->at, 4))
+    if (first >> 4 == 0 && otus_looks_like_ethernet(&walk->at, 4) && otus_cursor_skip(&walk->at, 4))
         return OTUS_LAYER_ETHERNET;
-    return looks_like_ethernet(&walk->at, 0) ? OTUS_LAYER_ETHERNET : OTUS_LAYER_NON_IP;
+    return otus_looks_like_ethernet(&walk->at, 0) ? OTUS_LAYER_ETHERNET : OTUS_LAYER_NON_IP;
 }
 
 enum otus_layer otus_decode_mpls(struct otus_walk *walk)
@@ -105,6 +107,7 @@ enum otus_layer otus_decode_ppp(struct otus_walk *walk)
     case PPP_IPV6:
         return OTUS_LAYER_IPV6;
     case PPP_MPLS:
+    case PPP_MPLS_MULTICAST:
         return otus_decode_mpls(walk);
     default: /* LCP, IPCP, compressed datagrams, ... */
         return OTUS_LAYER_NON_IP;

@@ -13,7 +13,8 @@ enum {
     ETHERTYPE_FABRICPATH = 0x8903, /* Cisco; MAC addresses of its own in front */
     ETHERTYPE_VNTAG = 0x8926,
     ETHERTYPE_NSH = 0x894f,
-    ETHERTYPE_TEB = 0x6558, /* transparent Ethernet bridging: GRE, Geneve */
+    ETHERTYPE_WCCP = 0x883e, /* redirected by Cisco's WCCP, in GRE */
+    ETHERTYPE_TEB = 0x6558,  /* transparent Ethernet bridging: GRE, Geneve */
     ETHERTYPE_VLAN = 0x8100,
     ETHERTYPE_VLAN_SERVICE = 0x88a8,
     ETHERTYPE_VLAN_9100 = 0x9100, /* used for QinQ before 802.1ad */
@@ -31,13 +32,19 @@ bool otus_walk_push_vlan(struct otus_walk *walk, uint16_t tci)
     return true;
 }
 
-/* RFC 1042: IP behind an 802.3 length, in SNAP. */
+/* IEEE 802.2: IP by its own SAP (RFC 948), or by an ethertype in SNAP, of the OUI
+ * of RFC 1042 or of that of bridges that translated it (IEEE 802.1H). */
 static enum otus_layer decode_llc(struct otus_walk *walk)
 {
-    static const uint8_t snap[6] = {0xaa, 0xaa, 0x03, 0, 0, 0};
-    otus_cursor_cut(&walk->at, walk->ethertype);
-    const uint8_t *llc = otus_cursor_header(&walk->at, 8);
-    if (llc == NULL || memcmp(llc, snap, sizeof snap) != 0)
+    static const uint8_t ip[3] = {0x06, 0x06, 0x03};
+    static const uint8_t snap[5] = {0xaa, 0xaa, 0x03, 0, 0};
+    const uint8_t *llc = otus_cursor_header(&walk->at, 3);
+    if (llc == NULL)
+        return OTUS_LAYER_NON_IP;
+    if (memcmp(llc, ip, sizeof ip) == 0)
+        return OTUS_LAYER_IPV4;
+    if (!otus_cursor_skip(&walk->at, 5) || memcmp(llc, snap, sizeof snap) != 0 ||
+        (llc[5] != 0 && llc[5] != 0xf8))
         return OTUS_LAYER_NON_IP;
     walk->ethertype = otus_load_be16(llc + 6);
     return walk->ethertype >= ETHERTYPE_MIN ? OTUS_LAYER_ETHERTYPE : OTUS_LAYER_NON_IP;
@@ -70,6 +77,17 @@ static enum otus_layer decode_vntag(struct otus_walk *walk)
     return OTUS_LAYER_ETHERTYPE;
 }
 
+/* draft-wilson-wrec-wccp-v2-01 4.12: version 2 puts four octets in front of the
+ * redirected packet, version 1 none; they begin with a type below 4. */
+static enum otus_layer decode_wccp(struct otus_walk *walk)
+{
+    uint8_t first;
+    if (otus_cursor_peek_u8(&walk->at, 0, &first) && first >> 4 != 4 &&
+        !otus_cursor_skip(&walk->at, 4))
+        return otus_walk_fail(walk, OTUS_COUNT_TUNNEL_TOO_SHORT);
+    return OTUS_LAYER_IPV4;
+}
+
 enum otus_layer otus_decode_ethertype(struct otus_walk *walk)
 {
     walk->packet->meta.ethertype = walk->ethertype;
@@ -100,8 +118,13 @@ enum otus_layer otus_decode_ethertype(struct otus_walk *walk)
         return decode_vntag(walk);
     case ETHERTYPE_TEB:
         return OTUS_LAYER_ETHERNET;
+    case ETHERTYPE_WCCP:
+        return decode_wccp(walk);
     default:
-        return walk->ethertype < ETHERTYPE_MIN ? decode_llc(walk) : OTUS_LAYER_NON_IP;
+        if (walk->ethertype >= ETHERTYPE_MIN)
+            return OTUS_LAYER_NON_IP;
+        otus_cursor_cut(&walk->at, walk->ethertype);
+        return decode_llc(walk);
     }
 }
 
@@ -120,6 +143,18 @@ enum otus_layer otus_decode_ethernet(struct otus_walk *walk)
     return otus_decode_ethertype(walk);
 }
 
+/* Below 0x0600 a cooked header's protocol is no length: linux/if_ether.h. */
+static enum otus_layer decode_cooked_protocol(struct otus_walk *walk, uint16_t protocol)
+{
+    enum { ETH_P_ALL = 3, ETH_P_802_2 = 4 }; /* a whole Ethernet frame; LLC without one */
+    walk->ethertype = protocol;
+    if (protocol == ETH_P_ALL)
+        return OTUS_LAYER_ETHERNET;
+    if (protocol == ETH_P_802_2)
+        return decode_llc(walk);
+    return protocol < ETHERTYPE_MIN ? OTUS_LAYER_NON_IP : OTUS_LAYER_ETHERTYPE;
+}
+
 /* LINKTYPE_LINUX_SLL: packet type, ARPHRD, address length, address, protocol. */
 static enum otus_layer decode_sll(struct otus_walk *walk)
 {
@@ -128,9 +163,7 @@ static enum otus_layer decode_sll(struct otus_walk *walk)
         return otus_walk_fail(walk, OTUS_COUNT_FRAME_TOO_SHORT);
     if (otus_load_be16(sll) == PACKET_OUTGOING)
         walk->packet->meta.flags |= OTUS_PACKET_OUTGOING;
-    walk->ethertype = otus_load_be16(sll + 14);
-    /* Below 0x0600 it is no length here but one of the ETH_P_802_3 family. */
-    return walk->ethertype < ETHERTYPE_MIN ? OTUS_LAYER_NON_IP : OTUS_LAYER_ETHERTYPE;
+    return decode_cooked_protocol(walk, otus_load_be16(sll + 14));
 }
 
 /* LINKTYPE_LINUX_SLL2: protocol, reserved, interface, ARPHRD, type, length, address. */
@@ -142,8 +175,7 @@ static enum otus_layer decode_sll2(struct otus_walk *walk)
     walk->packet->meta.if_index = otus_load_be32(sll2 + 4);
     if (sll2[10] == PACKET_OUTGOING)
         walk->packet->meta.flags |= OTUS_PACKET_OUTGOING;
-    walk->ethertype = otus_load_be16(sll2);
-    return walk->ethertype < ETHERTYPE_MIN ? OTUS_LAYER_NON_IP : OTUS_LAYER_ETHERTYPE;
+    return decode_cooked_protocol(walk, otus_load_be16(sll2));
 }
 
 /* LINKTYPE_NULL: an address family in the byte order of the capturing host;
@@ -204,6 +236,8 @@ enum otus_layer otus_decode_link(struct otus_walk *walk, uint16_t link_type)
         return decode_loopback(walk);
     case OTUS_LINK_PPP:
         return OTUS_LAYER_PPP;
+    case OTUS_LINK_PPP_ETHER:
+        return otus_decode_pppoe(walk);
     case OTUS_LINK_PPP_HDLC:
     case OTUS_LINK_C_HDLC:
         return decode_hdlc(walk);

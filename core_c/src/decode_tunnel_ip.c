@@ -29,15 +29,19 @@ static enum otus_layer erspan_too_short(struct otus_walk *walk)
     return otus_walk_fail(walk, OTUS_COUNT_TUNNEL_TOO_SHORT);
 }
 
-/* Types II and III begin alike: version, VLAN (12 bits), class, T, session (10 bits). */
-static enum otus_layer decode_erspan_header(struct otus_walk *walk, struct otus_tunnel *tunnel,
-                                            uint8_t type)
+/* Types II and III begin alike: version, VLAN (12 bits), class, T, session (10 bits).
+ * The version tells them apart: senders swap the protocol numbers. */
+static enum otus_layer decode_erspan_header(struct otus_walk *walk, struct otus_tunnel *tunnel)
 {
+    uint8_t first;
+    if (!otus_cursor_peek_u8(&walk->at, 0, &first))
+        return erspan_too_short(walk);
+    uint8_t type = (uint8_t)((first >> 4) + 1);
+    if (type != 2 && type != 3)
+        return otus_walk_fail(walk, OTUS_COUNT_TUNNEL_INVALID);
     const uint8_t *erspan = otus_cursor_header(&walk->at, type == 2 ? 8 : 12);
     if (erspan == NULL)
         return erspan_too_short(walk);
-    if (erspan[0] >> 4 != type - 1)
-        return otus_walk_fail(walk, OTUS_COUNT_TUNNEL_INVALID);
     tunnel->version = type;
     tunnel->vlan = otus_load_be16(erspan) & 0x0fff;
     otus_tunnel_set_key(tunnel, otus_load_be16(erspan + 2) & 0x03ffu);
@@ -58,12 +62,10 @@ static enum otus_layer decode_erspan(struct otus_walk *walk, uint16_t flags, uin
     struct otus_tunnel *tunnel = otus_walk_enter(walk, OTUS_TUNNEL_ERSPAN);
     if (tunnel == NULL)
         return otus_walk_fail(walk, OTUS_COUNT_TUNNEL_TOO_DEEP);
-    if (protocol == GRE_ERSPAN_3)
-        return decode_erspan_header(walk, tunnel, 3);
     /* Types I and II share the protocol number. Type I has no header of its own,
      * and no GRE sequence number; type II must have one. */
-    if ((flags & GRE_SEQUENCE) != 0)
-        return decode_erspan_header(walk, tunnel, 2);
+    if (protocol == GRE_ERSPAN_3 || (flags & GRE_SEQUENCE) != 0)
+        return decode_erspan_header(walk, tunnel);
     tunnel->version = 1;
     return otus_walk_inside(walk, OTUS_LAYER_ETHERNET);
 }

@@ -114,8 +114,10 @@ static enum otus_layer decode_gtpu(struct otus_walk *walk)
     tunnel->version = 1;
     otus_tunnel_set_key(tunnel, otus_load_be32(gtpu + 4));
     uint8_t first = 0;
-    bool is_ip = otus_cursor_peek_u8(&walk->at, 0, &first) && (first >> 4 == 4 || first >> 4 == 6);
-    return is_ip ? OTUS_LAYER_IP : OTUS_LAYER_NON_IP;
+    if (otus_cursor_peek_u8(&walk->at, 0, &first) && (first >> 4 == 4 || first >> 4 == 6))
+        return OTUS_LAYER_IP;
+    /* TS 23.501 5.6.10.2: a PDU session may be of type Ethernet. */
+    return otus_looks_like_ethernet(&walk->at, 0) ? OTUS_LAYER_ETHERNET : OTUS_LAYER_NON_IP;
 }
 
 static bool skip_tzsp_tags(struct otus_cursor *at)

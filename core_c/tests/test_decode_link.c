@@ -59,7 +59,7 @@ static void test_link_types(void)
     check_fails(101, "", OTUS_COUNT_IPV4_TOO_SHORT);
     check_fails(OTUS_LINK_PPP, "c021 01010004", OTUS_COUNT_NON_IP); /* LCP */
     check_fails(OTUS_LINK_PPP, "ff03", OTUS_COUNT_FRAME_TOO_SHORT);
-    check_fails(OTUS_LINK_LINUX_SLL, SLL("0000") "0004 42", OTUS_COUNT_NON_IP); /* 802.2 */
+    check_fails(OTUS_LINK_LINUX_SLL, SLL("0000") "0004 42", OTUS_COUNT_NON_IP);
     check_fails(OTUS_LINK_LINUX_SLL, "0000", OTUS_COUNT_FRAME_TOO_SHORT);
     check_fails(OTUS_LINK_LINUX_SLL2, "0800", OTUS_COUNT_FRAME_TOO_SHORT);
 }
@@ -159,6 +159,25 @@ static void test_llc_snap(void)
     check_fails(OTUS_LINK_ETHERNET, MACS "0004 aaaa0300 0000 0800" INNER_IPV4, OTUS_COUNT_NON_IP);
 }
 
+/* Regression: IP by its own SAP, and in the SNAP of IEEE 802.1H, was no IP. */
+static void test_llc_of_other_kinds(void)
+{
+    check_hello(OTUS_LINK_ETHERNET, MACS "0024 060603" INNER_IPV4 "0000", 4);
+    check_hello(OTUS_LINK_ETHERNET, MACS "0029 aaaa030000f8 0800" INNER_IPV4 "0000", 4);
+    check_fails(OTUS_LINK_ETHERNET, MACS "0029 aaaa0300000c 0800" INNER_IPV4, OTUS_COUNT_NON_IP);
+    check_fails(OTUS_LINK_ETHERNET, MACS "0003 aaaa03", OTUS_COUNT_NON_IP);
+}
+
+/* Regression: a cooked header may carry LLC or a whole Ethernet frame. */
+static void test_cooked_802_2_and_ethernet(void)
+{
+    check_hello(OTUS_LINK_LINUX_SLL, SLL("0000") "0004 aaaa03000000 0800" INNER_IPV4, 4);
+    check_hello(OTUS_LINK_LINUX_SLL, SLL("0000") "0003" INNER_ETH, 4);
+    check_hello(OTUS_LINK_LINUX_SLL2, "0004" SLL2("00") "aaaa03000000 86dd" INNER_IPV6, 6);
+    check_hello(OTUS_LINK_LINUX_SLL2, "0003" SLL2("00") INNER_ETH, 4);
+    check_fails(OTUS_LINK_LINUX_SLL, SLL("0000") "0001" INNER_ETH, OTUS_COUNT_NON_IP);
+}
+
 static void test_mpls(void)
 {
     check_hello(OTUS_LINK_ETHERNET, MACS "8847 00010140" INNER_IPV4, 4);
@@ -179,8 +198,23 @@ static void test_mpls(void)
                 OTUS_COUNT_MPLS_INVALID);
 }
 
+/* Regression: a pseudowire's Ethernet header may name an older tag, or a length. */
+static void test_pseudowire_with_old_tags_and_lengths(void)
+{
+    check_hello(OTUS_LINK_ETHERNET, MACS "8847 00010140 00000000" MACS "9100 0005 0800" INNER_IPV4,
+                4);
+    check_hello(OTUS_LINK_ETHERNET, MACS "8847 00010140" MACS "9200 0005 0800" INNER_IPV4, 4);
+    check_hello(OTUS_LINK_ETHERNET,
+                MACS "8847 00010140 00000000" MACS "0029 aaaa03000000 0800" INNER_IPV4, 4);
+    check_fails(OTUS_LINK_ETHERNET, MACS "8847 00010140 00000000" MACS "0026 424203 0000000000",
+                OTUS_COUNT_NON_IP);
+}
+
 static void test_pppoe(void)
 {
+    check_hello(OTUS_LINK_PPP_ETHER, "1100 0001 0023 0021" INNER_IPV4, 4);
+    check_hello(OTUS_LINK_ETHERNET, MACS "8864 1100 0001 0027 0283 00010140" INNER_IPV4, 4);
+
     check_hello(OTUS_LINK_ETHERNET, MACS "8864 1100 0001 0023 0021" INNER_IPV4 "00000000", 4);
     check_hello(OTUS_LINK_ETHERNET, MACS "8864 1100 0001 0037 0057" INNER_IPV6, 6);
     /* the session's length cuts, too */
@@ -268,7 +302,10 @@ int main(void)
     test_vlan_from_ring_metadata_goes_in_front();
     test_vlan_count_is_bounded();
     test_llc_snap();
+    test_llc_of_other_kinds();
+    test_cooked_802_2_and_ethernet();
     test_mpls();
+    test_pseudowire_with_old_tags_and_lengths();
     test_pppoe();
     test_other_encapsulations();
     test_layers_are_bounded();

@@ -183,6 +183,14 @@ static void test_gre_optional_fields(void)
                  OTUS_TUNNEL_GRE, 0, 42);
 }
 
+/* Regression: what Cisco's WCCP redirects was no IP; version 2 has a header of four octets. */
+static void test_gre_wccp(void)
+{
+    check_tunnel(GRE("0039", "0000 883e") INNER_IPV4, OTUS_TUNNEL_GRE, 0, -1);
+    check_tunnel(GRE("003d", "0000 883e 01040000") INNER_IPV4, OTUS_TUNNEL_GRE, 0, -1);
+    check_fails(GRE("001a", "0000 883e 0104"), OTUS_COUNT_TUNNEL_TOO_SHORT);
+}
+
 static void test_gre_version_1(void)
 {
     /* key: payload length 35 and call ID; sequence and acknowledgment; compressed PPP */
@@ -224,10 +232,20 @@ static void test_erspan_types(void)
                  OTUS_TUNNEL_ERSPAN, 3, 0x3ff);
     check_tunnel(GRE("0049", "1000 22eb 00000001 2000 0001 00000000 00000800") INNER_IPV4,
                  OTUS_TUNNEL_ERSPAN, 3, 1);
-    check_fails(GRE("0053", "1000 88be 00000001 2017 8064 00000000") INNER_ETH,
+    check_fails(GRE("0053", "1000 88be 00000001 3017 8064 00000000") INNER_ETH,
                 OTUS_COUNT_TUNNEL_INVALID);
+    check_fails(GRE("001c", "1000 88be 00000001"), OTUS_COUNT_TUNNEL_TOO_SHORT);
     check_fails(GRE("0020", "1000 88be 00000001 1017 8064"), OTUS_COUNT_TUNNEL_TOO_SHORT);
     check_carrier(GRE("0024", "1000 88be 00000001 1017 8064 00000000"), 47);
+}
+
+/* Regression: type III under 0x88be and type II under 0x22eb were taken for invalid. */
+static void test_erspan_version_counts_not_the_protocol_number(void)
+{
+    check_tunnel(GRE("0057", "1000 88be 00000001 2fff 03ff 00000000 00000000") INNER_ETH,
+                 OTUS_TUNNEL_ERSPAN, 3, 0x3ff);
+    check_tunnel(GRE("0053", "1000 22eb 00000001 1017 8064 00000000") INNER_ETH, OTUS_TUNNEL_ERSPAN,
+                 2, 100);
 }
 
 /* Trap: the ERSPAN header's VLAN has twelve bits, and is none of the frame's tags. */
@@ -321,6 +339,12 @@ static void test_gtpu(void)
     check_carrier(GTPU("0028", "0014", "34ff 0004 0000007b 0000 00 85"), 17);
     check_carrier(GTPU("002c", "0018", "34ff 0008 0000007b 0000 00 85 00000000"), 17);
     check_carrier(GTPU("0028", "0014", "30ff 0004 0000007b ff030021"), 17); /* PPP inside */
+}
+
+/* Regression: an Ethernet PDU session was reported as the packet around it. */
+static void test_gtpu_ethernet(void)
+{
+    check_tunnel(GTPU("0053", "003f", "30ff 002f 0000007b") INNER_ETH, OTUS_TUNNEL_GTPU, 1, 123);
 }
 
 #define TZSP(total, udp_len, header) ETH_IPV4 OUTER(total, "11") UDP_TO("9090", udp_len) header
@@ -483,15 +507,18 @@ int main(void)
     test_not_vxlan();
     test_broken_inner_packet();
     test_gre_optional_fields();
+    test_gre_wccp();
     test_gre_version_1();
     test_gre_payload_length_cuts();
     test_gre_without_ip();
     test_erspan_types();
+    test_erspan_version_counts_not_the_protocol_number();
     test_erspan_vlan();
     test_geneve();
     test_ip_in_ip();
     test_ah_tunnel_mode();
     test_gtpu();
+    test_gtpu_ethernet();
     test_tzsp();
     test_configured_ports();
     test_nested_levels_are_kept_in_order();

@@ -87,6 +87,8 @@ FRAGMENT_V6 = bytes((17, 0, 0, 8, 0, 0, 0, 1)) + bytes(16)
         ("PPPoE discovery", ethernet(0x8863, bytes(60)), (), False),
         ("ARP", ethernet(0x0806, bytes(46)), (), False),
         ("SNAP", ethernet(0x0030, bytes.fromhex("aaaa030000000800") + ipv4(17, SIP)), (), True),
+        ("IP's own SAP", ethernet(0x0030, bytes.fromhex("060603") + ipv4(17, SIP)), (), True),
+        ("FabricPath", ethernet(0x8903, bytes(60)), (), True),
         ("spanning tree", ethernet(0x0026, bytes.fromhex("424203") + bytes(40)), (), False),
         ("VXLAN followed", ethernet(0x0800, ipv4(17, udp(9, 4789))), ("vxlan",), True),
         ("VXLAN not followed", ethernet(0x0800, ipv4(17, udp(9, 4789))), (), False),

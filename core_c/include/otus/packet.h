@@ -21,6 +21,7 @@ enum otus_link_type {
     OTUS_LINK_RAW_BSD = 12,
     OTUS_LINK_RAW_OPENBSD = 14,
     OTUS_LINK_PPP_HDLC = 50,
+    OTUS_LINK_PPP_ETHER = 51, /* from the PPPoE header on */
     OTUS_LINK_RAW = 101,
     OTUS_LINK_C_HDLC = 104,
     OTUS_LINK_LOOP = 108,

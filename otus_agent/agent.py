@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
-
 from otus_agent.commands import (
     CommandTable,
     LogLevelParams,
@@ -32,6 +30,7 @@ from otus_agent.commands import (
 from otus_agent.config.agent import AgentConfig, LogConfig
 from otus_agent.config.masking import masked
 from otus_agent.config.task import TaskConfig
+from otus_agent.logs.logger import get_logger
 from otus_agent.store import TaskStore
 from otus_agent.supervisor import RunningTask, Supervisor, TaskFactory
 from otus_sdk.errors import OtusError
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
     from otus_agent.registry import PluginRegistry
     from otus_agent.task import TaskEnvironment
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 # Keys that only a restart changes: files that are open, and who the agent is.
 RESTART_KEYS = (

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import threading
 import time
 from collections import deque
@@ -18,13 +17,14 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from otus_agent.logs.logger import get_logger
 from otus_agent.registry import one_line
 from otus_sdk.host import maybe_await, report_function
 from otus_sdk.protocols import RecordBatch, ReporterStats, ReportResult
 
 __all__ = ["Delivery", "ReporterAccount"]
 
-log = logging.getLogger("otus.reporter")
+log = get_logger("otus.reporter")
 
 QUEUE_FULL = "queue_full"
 STOPPED = "stopped"
@@ -312,11 +312,11 @@ class Delivery:
         if kind not in self._logged:
             self._logged.add(kind)
             log.error(
-                "reporter %s of task %s raised %s; further ones are only counted",
-                self.name,
-                self._task_id,
-                one_line(error),
+                "reporter raised; further ones of this kind are only counted",
                 exc_info=error,
+                task=self._task_id,
+                reporter=self.name,
+                reason=one_line(error),
             )
 
 

@@ -19,19 +19,18 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
-import structlog
-
 from otus_agent import hardening, systemd
 from otus_agent.agent import Agent
 from otus_agent.config.agent import AgentConfig
 from otus_agent.config.fields import split_address
 from otus_agent.config.loading import load
 from otus_agent.logs import Logs
+from otus_agent.logs.logger import get_logger
 from otus_agent.pidfile import PidFile
 from otus_agent.rpc import RpcServer
 from otus_sdk.errors import OtusError
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 EXIT_OK = 0
 EXIT_ERROR = 1

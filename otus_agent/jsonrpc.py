@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
-import structlog
 
+from otus_agent.logs.logger import get_logger
 from otus_sdk.errors import OtusError
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import os
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any, Protocol
 
 import otus_core
 from otus_agent.ledger import Counters, SourceAccount, add_counters
+from otus_agent.logs.logger import get_logger
 from otus_agent.resolve import ResolvedPlugin, ResolvedTask
 from otus_agent.stages import FaultTracker, ParserStage, PluginFailed, ProcessorStage, PythonStage
 from otus_sdk.errors import ConfigurationInvalid, OtusError, PluginInitFailed
@@ -27,7 +27,7 @@ from otus_sdk.factory import NativeStage, PluginKind
 
 __all__ = ["PipelineWorker", "StagePlan", "build_stages", "core_outputs"]
 
-log = logging.getLogger("otus.pipeline")
+log = get_logger("otus.pipeline")
 
 # How long an idle pipeline sleeps in the core; finish() and interrupt() wake it.
 POLL_TIMEOUT_MS = 1000
@@ -360,7 +360,7 @@ class PipelineWorker:
         except OtusError as error:
             self.error = error
         except BaseException as error:
-            log.exception("pipeline %s failed", self.pipeline_id)
+            log.exception("pipeline failed", pipeline=self.pipeline_id)
             self.error = error
         finally:
             if self._core is not None:
@@ -377,7 +377,12 @@ class PipelineWorker:
             try:
                 os.sched_setaffinity(0, {self._cpu})
             except OSError as error:
-                log.warning("pipeline %s: CPU %d: %s", self.pipeline_id, self._cpu, error)
+                log.warning(
+                    "pipeline not bound to its CPU",
+                    pipeline=self.pipeline_id,
+                    cpu=self._cpu,
+                    reason=error.strerror,
+                )
 
     def _run_core(self, core: otus_core.Pipeline) -> None:
         failure: OtusError | None = None

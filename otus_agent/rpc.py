@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from otus_agent import jsonrpc
 from otus_agent.commands import CommandTable, Origin
+from otus_agent.logs.logger import get_logger
 from otus_sdk.errors import OtusError
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 
     from otus_agent.config.agent import DaemonConfig
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 BACKLOG = 1_024
 IDLE_TIMEOUT_S = 300.0

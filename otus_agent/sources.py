@@ -11,7 +11,6 @@ import contextlib
 import glob
 import gzip
 import io
-import logging
 import os
 import stat
 import struct
@@ -24,6 +23,7 @@ from typing import Any, Protocol
 
 import otus_core
 from otus_agent.ledger import SourceAccount
+from otus_agent.logs.logger import get_logger
 from otus_agent.registry import one_line
 from otus_sdk.errors import PipelineStopped, TaskStartFailed, UnsupportedProtocol
 from otus_sdk.factory import NativeStage
@@ -31,7 +31,7 @@ from otus_sdk.model import CaptureStats, RawPacket
 
 __all__ = ["FileSource", "PipeSink", "PluginSource", "RingSource", "Source", "make_source"]
 
-log = logging.getLogger("otus.capture")
+log = get_logger("otus.capture")
 
 Instruction = tuple[int, int, int, int]
 PIPE_OCTETS = 1 << 20
@@ -500,7 +500,7 @@ class PluginSource:
         try:
             self.capturer.stop()
         except Exception as error:  # noqa: BLE001 a plugin may raise anything
-            log.error("capturer %s: stop raised %s", self._name, one_line(error))
+            log.error("capturer: stop raised", capturer=self._name, reason=one_line(error))
         if not self._thread.ident and self._sink is not None:
             self._sink.close()
 
@@ -513,7 +513,7 @@ class PluginSource:
             pass
         except Exception as error:
             self._error = f"capturer {self._name!r} failed: {one_line(error)}"
-            log.error("%s", self._error, exc_info=error)
+            log.exception("capturer failed", capturer=self._name, reason=one_line(error))
         finally:
             sink.close()
 
@@ -526,7 +526,7 @@ class PluginSource:
         try:
             stats: CaptureStats = self.capturer.stats()
         except Exception as error:  # noqa: BLE001 a plugin may raise anything
-            log.error("capturer %s: stats raised %s", self._name, one_line(error))
+            log.error("capturer: stats raised", capturer=self._name, reason=one_line(error))
             return core
         accepted = self._sink.accepted if self._sink is not None else 0
         return SourceAccount(

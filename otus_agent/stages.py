@@ -7,7 +7,6 @@ that a plugin raises leaves this module, unless the task asks to fail with it.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Any, Protocol
 import orjson
 
 from otus_agent.config.task import FaultSection
+from otus_agent.logs.logger import get_logger
 from otus_agent.registry import one_line
 from otus_sdk.errors import OtusError, PacketTooShort, UnsupportedProtocol
 from otus_sdk.host import parse_function, process_function
@@ -32,7 +32,7 @@ from otus_sdk.protocols import (
 
 __all__ = ["FaultTracker", "ParserStage", "PluginFailed", "ProcessorStage", "PythonStage"]
 
-log = logging.getLogger("otus.plugin")
+log = get_logger("otus.plugin")
 
 MAX_OVERRUNS = 3
 HEX_OCTETS = 512
@@ -83,12 +83,12 @@ class FaultTracker:
         if kind not in self._logged:
             self._logged.add(kind)
             log.error(
-                "plugin %s of task %s raised %s; further ones are only counted",
-                self.plugin,
-                self.task_id,
-                one_line(error),
+                "plugin raised; further ones of this kind are only counted",
                 exc_info=error,
-                extra={"plugin": self.plugin, "packet": octets[:HEX_OCTETS].hex()},
+                task=self.task_id,
+                plugin=self.plugin,
+                reason=one_line(error),
+                packet=octets[:HEX_OCTETS].hex(),
             )
         if self._consecutive >= self.policy.max_consecutive:
             self.quarantine(f"raised on {self._consecutive} packets in a row: {one_line(error)}")
@@ -120,7 +120,7 @@ class FaultTracker:
         if self.quarantined:
             return
         self.quarantined = reason
-        log.error("plugin %s of task %s is quarantined: it %s", self.plugin, self.task_id, reason)
+        log.error("plugin quarantined", task=self.task_id, plugin=self.plugin, reason=reason)
         if self.policy.quarantine == "fail":
             raise PluginFailed(f"plugin {self.plugin} {reason}")
 

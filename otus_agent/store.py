@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import quote
 
 import orjson
-import structlog
 
+from otus_agent.logs.logger import get_logger
 from otus_sdk.errors import OtusError
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 FORMAT_VERSION = 1
 _TEMPORARY_PREFIX = ".new-"

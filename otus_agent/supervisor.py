@@ -18,18 +18,17 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
-import structlog
-
 from otus_agent.config.loading import Source, validate
 from otus_agent.config.masking import masked
 from otus_agent.config.task import TaskConfig
+from otus_agent.logs.logger import get_logger
 from otus_agent.store import StoreFailed, TaskRecord, TaskStore
 from otus_sdk.errors import OtusError, TaskAlreadyExists, TaskNotFound, TaskStartFailed
 
 if TYPE_CHECKING:
     from otus_agent.config.agent import DaemonConfig
 
-_log = structlog.get_logger(__name__)
+_log = get_logger(__name__)
 
 ACTIVE_STATES = frozenset({"created", "starting", "running", "stopping"})
 
@@ -257,7 +256,6 @@ class Supervisor:
                 _log.warning("task not created", task=entry.id, reason=str(error) or repr(error))
                 raise
             self._watch(entry)
-            _log.info("task created", task=entry.id)
             return entry
 
     def _check_room(self, task_id: str, previous: TaskEntry | None) -> None:
@@ -328,7 +326,6 @@ class Supervisor:
             self._tell(entry, "deleted")
             entry.task = None
             await asyncio.to_thread(release_memory)
-            _log.info("task deleted", task=task_id)
             return final
 
     async def _retire(self, entry: TaskEntry) -> None:
@@ -389,7 +386,6 @@ class Supervisor:
                     await self._finish(entry)
                     return
                 await self._stop(entry)
-                _log.error("task failed", task=entry.id, reason=entry.last_error)
                 self._tell(entry)
             if self.limits.task_restart_delay == 0:
                 return
@@ -430,7 +426,6 @@ class Supervisor:
             self._tell(entry)
             entry.task = None
             await asyncio.to_thread(release_memory)
-            _log.info("task finished", task=entry.id)
 
     # --- All of them ---------------------------------------------------------
 

@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import dataclasses
 import enum
-import logging
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +30,7 @@ from otus_agent.capture_filter import (
 from otus_agent.config.kafka import KafkaConfig, inherit
 from otus_agent.config.task import TaskConfig
 from otus_agent.ledger import Ledger, SourceAccount, add_counters, make_ledger
+from otus_agent.logs.logger import get_logger
 from otus_agent.pipeline import (
     PipelineWorker,
     StagePlan,
@@ -50,7 +50,7 @@ from otus_sdk.host import maybe_await
 
 __all__ = ["Task", "TaskEnvironment", "TaskState"]
 
-log = logging.getLogger("otus.task")
+log = get_logger("otus.task")
 
 PLUGIN_START_TIMEOUT_S = 30.0
 PLUGIN_STOP_TIMEOUT_S = 2.0
@@ -154,7 +154,7 @@ class Task:
             self._started_at = time.time()
             if self._state is TaskState.STARTING:
                 self._state = TaskState.RUNNING
-            log.info("task %s is running", self.id)
+            log.info("task is running", task=self.id)
 
     async def _start(self) -> None:
         resolved = self._resolve()
@@ -308,7 +308,7 @@ class Task:
         self._filters = await asyncio.to_thread(compile_filters, native, self.config)
         if self._filters.note:
             self.notes.append(self._filters.note)
-            log.info("task %s: %s", self.id, self._filters.note)
+            log.info("task has a capture filter", task=self.id, note=self._filters.note)
         if native is not None:
             return make_source(native, self._filters)
         plugin = construct(capturer)
@@ -360,7 +360,11 @@ class Task:
                 await maybe_await(plugin.stop())
         except Exception as error:  # noqa: BLE001 stop must not raise; a plugin may all the same
             log.error(
-                "%s %s of task %s: stop: %s", of.factory.kind, of.name, self.id, one_line(error)
+                "plugin: stop raised",
+                task=self.id,
+                kind=str(of.factory.kind),
+                plugin=of.name,
+                reason=one_line(error),
             )
 
     # --- running -------------------------------------------------------------
@@ -388,7 +392,7 @@ class Task:
         if self.last_error is None:
             self.last_error = message
         if self._state in (TaskState.STARTING, TaskState.RUNNING, TaskState.STOPPING):
-            log.error("task %s failed: %s", self.id, message)
+            log.error("task failed", task=self.id, reason=message)
             self._state = TaskState.FAILED
 
     # --- stopping ------------------------------------------------------------
@@ -419,7 +423,9 @@ class Task:
             failed = self._state is TaskState.FAILED
             self._end(TaskState.FAILED if failed else TaskState.STOPPED)
             if not (ledger := self.ledger()).balanced:
-                log.error("task %s: ledger: %s", self.id, "; ".join(ledger.imbalances))
+                log.error(
+                    "ledger does not balance", task=self.id, imbalances=list(ledger.imbalances)
+                )
 
     def hurry(self) -> None:
         """Lets a `stop` that waits for reporters drop what is not flushed, now."""
@@ -430,7 +436,7 @@ class Task:
         self._state = state
         self._ended_at = time.time()
         self.finished.set()
-        log.info("task %s is %s", self.id, state)
+        log.info("task has ended", task=self.id, state=state.value)
 
     async def _stop_capture(self, end: float) -> None:
         """Ends intake and waits until the pipelines have seen everything through."""
@@ -456,7 +462,7 @@ class Task:
             return
         _, late = await asyncio.wait(self._reporting, timeout=max(0.05, end - time.monotonic()))
         for running in late:
-            log.warning("task %s: %s: not flushed in time", self.id, running.get_name())
+            log.warning("reporter not flushed in time", task=self.id, reporter=running.get_name())
             await _cancel(running)
 
     # --- accounts, from any thread -------------------------------------------

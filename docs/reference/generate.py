@@ -26,7 +26,7 @@ from otus_agent.agent import RESTART_KEYS, Agent
 from otus_agent.cli import cli
 from otus_agent.cli import errors as cli_errors
 from otus_agent.config.agent import AgentConfig, FileOutput, LokiOutput, StreamOutput
-from otus_agent.config.fields import Duration, format_duration
+from otus_agent.config.fields import Duration, field_docs, format_duration
 from otus_agent.config.task import TaskConfig
 from otus_sdk import errors as sdk_errors
 
@@ -116,8 +116,9 @@ def _rows(model: type[BaseModel], prefix: str, *, environment: bool) -> list[str
     rows = [*head]
     for key, info, of in _keys(model):
         below = _model_in(info.annotation)
+        docs = field_docs(of)
         of_section = inspect.cleandoc((below.__doc__ if below else "") or "").partition("\n")[0]
-        meaning = _one_line(info.description or of_section)
+        meaning = _one_line(docs.get(key.rpartition(".")[2], "") or of_section)
         cells = [f"`{prefix}{key}`", _type_text(info.annotation, info), _default(info, of)]
         if environment:
             cells.append("restart" if f"{prefix}{key}" in RESTART_KEYS else "reload")

@@ -77,7 +77,7 @@ def read(
     gives one JSON object a line.
     """
     from otus_agent.cli.read_output import make_output
-    from otus_agent.cli.run import log_to_stderr
+    from otus_agent.logs import log_to_stderr
 
     log_to_stderr()
     # What ends a task is told once, with the file's name.

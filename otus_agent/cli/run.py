@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +45,7 @@ def run(settings: Settings, path: str, assignments: tuple[str, ...], verbose: bo
     """
     from otus_agent.config.kafka import inherit
     from otus_agent.config.task_files import check_task, load_task
+    from otus_agent.logs import log_to_stderr
     from otus_agent.registry import PluginRegistry
     from otus_agent.task import Task, TaskEnvironment
 
@@ -94,23 +93,6 @@ def _agent_config(path: str | None) -> AgentConfig:
     if path is None and Path(DEFAULT_CONFIG).is_file():
         path = DEFAULT_CONFIG
     return load(AgentConfig, path, os.environ)
-
-
-class _OneLine(logging.Formatter):
-    """A log record as one line, without the traceback."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return f"otus: {record.getMessage()}"
-
-
-def log_to_stderr(*, verbose: bool = False) -> None:
-    """Sends warnings, or with verbose everything, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
-    if not verbose:
-        handler.setFormatter(_OneLine())
-    logging.basicConfig(
-        level=logging.DEBUG if verbose else logging.WARNING, handlers=[handler], force=True
-    )
 
 
 async def run_until_end(task: Task) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -13,6 +14,11 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
 )
+
+if TYPE_CHECKING:
+    from pydantic import GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+    from pydantic_core import CoreSchema
 
 _UNIT_SECONDS = {
     "ns": 1e-9,
@@ -130,7 +136,44 @@ class ConfigModel(BaseModel):
     """The base of every section: unknown keys are errors, values do not change."""
 
     # Building validators for every section takes longer than the daemon may take
-    # to answer; deferred, a section is built once, as part of the whole.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True
-    )
+    # to answer; deferred, a section is built once, as part of the whole. For the
+    # same reason the text below a field is read from the source for schemas alone,
+    # and not by pydantic for each model (use_attribute_docstrings).
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        properties = handler.resolve_ref_schema(schema).get("properties", {})
+        for name, text in field_docs(cls).items():
+            if name in properties:
+                properties[name]["description"] = text
+        return schema
+
+
+def field_docs(model: type[BaseModel]) -> dict[str, str]:
+    """The text below each field of a model, in its source; none where there is no source."""
+    import ast
+    import inspect
+    import textwrap
+
+    docs: dict[str, str] = {}
+    for base in reversed(model.__mro__):
+        if not issubclass(base, ConfigModel):
+            continue
+        try:
+            source = textwrap.dedent(inspect.getsource(base))
+        except (OSError, TypeError):
+            continue
+        definition = ast.parse(source).body[0]
+        assert isinstance(definition, ast.ClassDef)  # noqa: S101 it is a class's source
+        for field, below in itertools.pairwise(definition.body):
+            match field, below:
+                case (
+                    ast.AnnAssign(target=ast.Name(id=name)),
+                    ast.Expr(value=ast.Constant(value=str(text))),
+                ):
+                    docs[name] = inspect.cleandoc(text)
+    return docs

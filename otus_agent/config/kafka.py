@@ -13,30 +13,19 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-import durationpy
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SecretStr,
     field_validator,
     model_validator,
 )
 
+from otus_agent.config.fields import ConfigModel, Duration
+
 # Kafka's own rule for topic names (also what keeps "{agent_id}" typos out of them).
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-
-
-def _seconds(value: object) -> object:
-    """Reads "5s", "1m30s" or a number of seconds."""
-    if isinstance(value, str):
-        try:
-            return durationpy.from_str(value).total_seconds()
-        except durationpy.DurationError as error:
-            raise ValueError(f"not a duration such as 5s or 1m30s: {value!r}") from error
-    return value
 
 
 def _comma_list(value: object) -> object:
@@ -46,18 +35,10 @@ def _comma_list(value: object) -> object:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(ge=0)]
 TextList = Annotated[list[str], BeforeValidator(_comma_list)]
 
 
-class _Section(BaseModel):
-    # Built when a configuration has this section: most imports only pass by.
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True
-    )
-
-
-class SaslConfig(_Section):
+class SaslConfig(ConfigModel):
     """How to log in at the brokers."""
 
     mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
@@ -68,7 +49,7 @@ class SaslConfig(_Section):
     """Its password."""
 
 
-class TlsConfig(_Section):
+class TlsConfig(ConfigModel):
     """TLS towards the brokers; an empty section is TLS with the system's authorities."""
 
     ca_file: str | None = None
@@ -89,7 +70,7 @@ class TlsConfig(_Section):
         return self
 
 
-class TrustedKey(_Section):
+class TrustedKey(ConfigModel):
     """One key whose signature on a command this agent believes.
 
     Several may be trusted at once, which is how keys are rotated: add the new one
@@ -112,7 +93,7 @@ class TrustedKey(_Section):
     """Signatures are believed from this moment on."""
     not_after: datetime | None = None
     """Signatures are believed until this moment."""
-    commands: TextList = ["*"]
+    commands: TextList = Field(default=["*"])
     """Patterns of the commands this key may sign."""
 
     @model_validator(mode="after")
@@ -129,10 +110,10 @@ class TrustedKey(_Section):
         return self
 
 
-class SigningConfig(_Section):
+class SigningConfig(ConfigModel):
     """Which signatures on commands are believed, and whether one is needed."""
 
-    keys: list[TrustedKey] = []
+    keys: list[TrustedKey] = Field(default=[])
     """Keys that are trusted."""
     require_signature: bool | None = None
     """None: needed as soon as a key is configured."""
@@ -158,28 +139,28 @@ class SigningConfig(_Section):
         return bool(self.keys) if self.require_signature is None else self.require_signature
 
 
-class RemotePolicy(_Section):
+class RemotePolicy(ConfigModel):
     """What commands that come through Kafka may do here. Patterns are shell globs.
 
     Whatever is written here, a remote task never names a local file, never sets
     its own credentials or TLS settings, and never reports to the control topics.
     """
 
-    commands: TextList = ["*"]
+    commands: TextList = Field(default=["*"])
     """Commands that may come from Kafka."""
-    interfaces: TextList = ["*"]
+    interfaces: TextList = Field(default=["*"])
     """Interfaces that remote tasks may capture on."""
-    capturers: TextList = ["afpacket"]
+    capturers: TextList = Field(default=["afpacket"])
     """Capturers that remote tasks may use."""
-    reporters: TextList = ["kafka"]
+    reporters: TextList = Field(default=["kafka"])
     """Reporters that remote tasks may use."""
-    brokers: TextList = []
+    brokers: TextList = Field(default=[])
     """host:port beside `kafka.brokers`, which are always allowed."""
-    topics: TextList = ["*"]
+    topics: TextList = Field(default=["*"])
     """Topics that remote tasks may report to."""
 
 
-class KafkaConfig(_Section):
+class KafkaConfig(ConfigModel):
     """The global `kafka` section."""
 
     brokers: Annotated[TextList, Field(min_length=1)]
@@ -194,11 +175,11 @@ class KafkaConfig(_Section):
     """Topic that answers to commands go to."""
     event_topic: str | None = "otus-events"
     """Null: no heartbeats or state changes are sent."""
-    heartbeat_interval: Annotated[Seconds, Field(ge=0.1)] = 10.0
+    heartbeat_interval: Annotated[Duration, Field(ge=0.1)] = 10.0
     """Time between two heartbeats."""
-    command_ttl: Annotated[Seconds, Field(ge=1)] = 300.0
+    command_ttl: Annotated[Duration, Field(ge=1)] = 300.0
     """Commands older than this are refused, not run."""
-    clock_skew: Seconds = 30.0
+    clock_skew: Duration = 30.0
     """How far in the future a command's timestamp may lie."""
     max_command_octets: int = Field(1 << 20, ge=1024)
     """Longest command that is looked at."""

@@ -153,7 +153,7 @@ class ReporterSection(PluginSection):
 class CaptureSection(ConfigModel):
     """The capturer by `type`; all other keys are the capturer's own."""
 
-    model_config = ConfigDict(extra="allow", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="allow", frozen=True)
 
     type: str = Field(min_length=1)
     """The capturer's name: afpacket, pcap, or a plugin's."""

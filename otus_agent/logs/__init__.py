@@ -1,25 +1,22 @@
 """Structured logs to several outputs at once, never in the way of what logs.
 
-structlog on top of ``logging``: an agent's own records and those of libraries
-take the same way. One handler turns a record into an ``Entry`` and hands it to
+The agent logs events with fields (``otus_agent.logs.logger``) on top of
+``logging``, so that its records and those of libraries take the same way. One handler turns a record into an ``Entry`` and hands it to
 each output's queue.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
-from collections.abc import MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from otus_agent.logs.entry import (
-    FIELDS_ATTRIBUTE,
     LEVELS,
-    Entry,
     entry_of,
+    one_line,
     render_json,
     render_text,
 )
@@ -48,7 +45,7 @@ class Logs:
         self._handler = _FrontHandler(self)
 
     def start(self, config: settings.LogConfig) -> None:
-        """Takes over ``logging`` and structlog, and opens the outputs.
+        """Takes over ``logging``, and opens the outputs.
 
         Raises:
             OSError: an output can't be opened; nothing is taken over.
@@ -57,7 +54,6 @@ class Logs:
         root = logging.getLogger()
         root.handlers[:] = [self._handler]
         logging.captureWarnings(True)
-        _configure_structlog()
 
     def apply(self, config: settings.LogConfig) -> None:
         """Changes level, form and outputs to a configuration.
@@ -190,47 +186,23 @@ class _FrontHandler(logging.Handler):
         self._logs.put(record)
 
 
-def _configure_structlog() -> None:
-    structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            _to_record,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        cache_logger_on_first_use=True,
-    )
+def log_to_stderr(*, verbose: bool = False) -> None:
+    """Logs to standard error at once: for commands that run without a daemon.
 
-
-def _to_record(
-    _logger: Any, _method: str, event_dict: MutableMapping[str, Any]
-) -> tuple[tuple[str], dict[str, Any]]:
-    """What structlog hands to ``logging``.
-
-    The fields travel under one attribute: as attributes of their own they could
-    hide those of a record.
+    Args:
+        verbose: tell everything, with times and tracebacks; else only what went
+            wrong, one line each.
     """
-    event = str(event_dict.pop("event", ""))
-    positional = event_dict.pop("positional_args", ())
-    if positional:
-        event = event % positional
-    exc_info = event_dict.pop("exc_info", None)
-    event_dict.pop("stack_info", None)
-    return (event,), {"extra": {FIELDS_ATTRIBUTE: dict(event_dict)}, "exc_info": exc_info}
-
-
-def log_to_stderr(level: str = "warn") -> None:
-    """Logs as text to standard error at once: for commands that run without a daemon."""
 
     class _Handler(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            entry: Entry = entry_of(record)
-            sys.stderr.write(render_text(entry).decode("utf-8", "replace") + "\n")
+            entry = entry_of(record)
+            line = render_text(entry).decode() if verbose else f"otus: {one_line(entry)}"
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(line + "\n")
 
     root = logging.getLogger()
     root.handlers[:] = [_Handler()]
-    root.setLevel(LEVELS[level])
+    root.setLevel(logging.DEBUG if verbose else logging.WARNING)
     for name in _QUIET_LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
-    _configure_structlog()
+        logging.getLogger(name).setLevel(logging.WARNING if verbose else logging.ERROR)

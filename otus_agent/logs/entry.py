@@ -14,8 +14,7 @@ from typing import Any
 import orjson
 
 from otus_agent.config.masking import masked
-
-FIELDS_ATTRIBUTE = "otus_fields"
+from otus_agent.logs.logger import FIELDS_ATTRIBUTE
 
 LEVELS = {
     "debug": logging.DEBUG,
@@ -112,13 +111,19 @@ def render_json(entry: Entry) -> bytes:
 
 def render_text(entry: Entry) -> bytes:
     """One line for people; only a traceback takes further lines."""
-    fields = "".join(f" {key}={_quoted(value)}" for key, value in entry.fields.items())
-    line = f"{timestamp(entry.time_ns)} {entry.level:<5} {entry.logger}: {entry.event}{fields}"
-    # A packet or a client must not be able to forge a line.
-    line = _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), line)
+    line = f"{timestamp(entry.time_ns)} {entry.level:<5} {entry.logger}: {one_line(entry)}"
     if entry.exception:
         line += "\n  " + entry.exception.replace("\n", "\n  ")
     return line.encode("utf-8", "backslashreplace")
+
+
+def one_line(entry: Entry) -> str:
+    """The event and its fields: ``task failed task=a reason="no such file"``."""
+    fields = "".join(f" {key}={_quoted(value)}" for key, value in entry.fields.items())
+    # A packet or a client must not be able to forge a line.
+    return _CONTROL.sub(
+        lambda match: match[0].encode("unicode_escape").decode("ascii"), entry.event + fields
+    )
 
 
 def _quoted(value: Any) -> str:

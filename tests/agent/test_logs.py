@@ -14,18 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
 from loki_server import LokiServer, basic_auth
 from otus_agent.config.agent import LogConfig
 from otus_agent.config.masking import MASK
+from otus_agent.config.task import FaultSection
 from otus_agent.logs import Logs
 from otus_agent.logs import loki as loki_module
 from otus_agent.logs.entry import Entry, render_json, render_text
 from otus_agent.logs.file import FileOutput
+from otus_agent.logs.logger import get_logger
 from otus_agent.logs.outputs import StreamOutput
+from otus_agent.stages import FaultTracker
 from waiting import wait_until
 
 
@@ -46,7 +48,6 @@ def logs() -> Iterator[Callable[..., Logs]]:
     for one in started:
         one.close(2.0)
     root.handlers[:], root.level = before[0], before[1]
-    structlog.reset_defaults()
 
 
 @pytest.fixture
@@ -80,12 +81,12 @@ def test_a_line_is_one_json_object_with_fixed_keys(
     logs: Callable[..., Logs], tmp_path: Path
 ) -> None:
     log = logs(outputs=[to_file(tmp_path)])
-    structlog.get_logger("otus.x").info("task created", task="a", octets=b"\x00\xff", number=5)
+    get_logger("otus.x").info("task created", task="a", octets=b"\x00\xff", number=5)
     logging.getLogger("library").warning("%s of %d", "one", 2)
     try:
         raise ValueError("broken")
     except ValueError:
-        structlog.get_logger("otus.y").exception("it failed")
+        get_logger("otus.y").exception("it failed")
     log.flush()
     first, second, third = read_lines(tmp_path)
     assert list(first)[:4] == ["ts", "level", "logger", "event"]
@@ -95,9 +96,26 @@ def test_a_line_is_one_json_object_with_fixed_keys(
     assert third["exception"].endswith("ValueError: broken")
 
 
+def test_a_plugins_fault_is_logged_once_a_kind_with_its_packet(
+    logs: Callable[..., Logs], tmp_path: Path
+) -> None:
+    log = logs(outputs=[to_file(tmp_path)])
+    tracker = FaultTracker("mine", FaultSection(), "t1")
+    for octets in (b"\x01\xff", b"\x02"):
+        try:
+            raise ValueError("no such field")
+        except ValueError as error:
+            tracker.fault(error, octets)
+    log.flush()
+    (line,) = read_lines(tmp_path)
+    assert (line["level"], line["task"], line["plugin"]) == ("error", "t1", "mine")
+    assert line["packet"] == "01ff"
+    assert line["exception"].endswith("ValueError: no such field")
+
+
 def test_secrets_do_not_reach_the_log(logs: Callable[..., Logs], tmp_path: Path) -> None:
     log = logs(outputs=[to_file(tmp_path)])
-    structlog.get_logger().info(
+    get_logger("tests").info(
         "connecting", password="hunter2", sasl={"password": "hunter2"}, url="http://u:hunter2@x/"
     )
     log.flush()
@@ -131,9 +149,9 @@ def test_what_can_not_be_formatted_is_counted_and_harms_nobody(
             raise RuntimeError("broken")
 
     log = logs(outputs=[to_file(tmp_path)])
-    structlog.get_logger().info("x", value=Broken())
+    get_logger("tests").info("x", value=Broken())
     logging.getLogger().info("%d", "no number")
-    structlog.get_logger().info("after")
+    get_logger("tests").info("after")
     log.flush()
     assert [line["event"] for line in read_lines(tmp_path)] == ["after"]
     assert log.stats()["unreadable"] == 2
@@ -143,13 +161,13 @@ def test_the_level_changes_at_once_for_every_logger(
     logs: Callable[..., Logs], tmp_path: Path
 ) -> None:
     log = logs(level="warn", outputs=[to_file(tmp_path)])
-    bound = structlog.get_logger("otus.bound").bind(task="a")
-    bound.info("before")
+    mine = get_logger("otus.mine")
+    mine.info("before")
     log.set_level("debug")
-    bound.debug("between")
+    mine.debug("between")
     logging.getLogger("library").debug("foreign")
     log.set_level("error")
-    bound.warning("after")
+    mine.warning("after")
     log.flush()
     assert [line["event"] for line in read_lines(tmp_path)] == ["between", "foreign"]
     assert log.level == "error"
@@ -160,7 +178,7 @@ def test_several_outputs_get_every_line_each_in_its_form(
 ) -> None:
     other = tmp_path / "other.log"
     log = logs(outputs=[to_file(tmp_path), {"type": "file", "path": str(other), "format": "text"}])
-    structlog.get_logger("x").info("hello", to="world")
+    get_logger("x").info("hello", to="world")
     log.flush()
     assert read_lines(tmp_path)[0]["to"] == "world"
     assert other.read_text().endswith(" info  x: hello to=world\n")
@@ -174,7 +192,7 @@ def test_a_change_of_outputs_loses_no_line(logs: Callable[..., Logs], tmp_path: 
     def chatter() -> None:
         nonlocal sent
         while not done.is_set():
-            structlog.get_logger().info("n", number=sent)
+            get_logger("tests").info("n", number=sent)
             sent += 1
             time.sleep(0.0005)
 
@@ -198,7 +216,7 @@ def test_an_output_that_can_not_be_opened_leaves_the_old_ones(
     )
     with pytest.raises(OSError, match="/proc/none"):
         log.apply(bad)
-    structlog.get_logger().info("still here")
+    get_logger("tests").info("still here")
     log.flush()
     assert log.level == "info"
     assert len(read_lines(tmp_path)) == 1
@@ -377,8 +395,8 @@ def test_loki_gets_labels_lines_and_metadata_as_its_protocol_says(
 ) -> None:
     log = logs(outputs=[to_loki(loki, labels={"env": "test"}, tenant="t1", username="u",
                                 password="p")])  # fmt: skip
-    structlog.get_logger("otus.a").info("hello", call_id="abc@host", number=7)
-    structlog.get_logger("otus.b").error("trouble")
+    get_logger("otus.a").info("hello", call_id="abc@host", number=7)
+    get_logger("otus.b").error("trouble")
     assert log.flush(10)
     assert loki.violations == []
     (labels, _, line, metadata), (other, *_) = sorted(loki.entries, key=lambda one: one[1])
@@ -393,11 +411,11 @@ def test_loki_gets_labels_lines_and_metadata_as_its_protocol_says(
 def test_batches_are_full_or_on_time(logs: Callable[..., Logs], loki: LokiServer) -> None:
     log = logs(outputs=[to_loki(loki, batch_size=10, flush_interval="1h")])
     for number in range(25):
-        structlog.get_logger().info("n", number=number)
+        get_logger("tests").info("n", number=number)
     wait_until(lambda: loki.batches == [10, 10])
     log.apply(LogConfig.model_validate({"outputs": [to_loki(loki, batch_size=10)]}))
     assert loki.batches == [10, 10, 5]  # what waited is sent at the end
-    structlog.get_logger().info("alone")
+    get_logger("tests").info("alone")
     wait_until(lambda: loki.batches == [10, 10, 5, 1])
     assert [json.loads(line).get("number") for line in loki.lines()][:25] == list(range(25))
 
@@ -409,7 +427,7 @@ def test_passing_trouble_is_waited_out_without_loss_or_doubles(
     loki.behaviour.extend(trouble)
     log = logs(outputs=[to_loki(loki)])
     for number in range(5):
-        structlog.get_logger().info("n", number=number)
+        get_logger("tests").info("n", number=number)
     assert log.flush(10)
     assert sorted(json.loads(line)["number"] for line in loki.lines()) == list(range(5))
     assert log.stats()[f"loki {loki.url}"]["written"] == 5
@@ -422,7 +440,7 @@ def test_pauses_grow_and_a_wish_for_a_pause_is_granted(
     loki.behaviour.extend([500, 500, 500, 429])
     loki.retry_after = "1"
     log = logs(outputs=[to_loki(loki)])
-    structlog.get_logger().info("x")
+    get_logger("tests").info("x")
     assert log.flush(10)
     gaps = [
         later - earlier for earlier, later in zip(loki.requests, loki.requests[1:], strict=False)
@@ -439,7 +457,7 @@ def test_what_loki_will_never_take_is_dropped_and_counted(
     loki.behaviour.extend([400, 401])
     log = logs(outputs=[to_loki(loki, batch_size=1)])
     for event in ("a", "b", "c"):
-        structlog.get_logger().info(event)
+        get_logger("tests").info(event)
     assert log.flush(10)
     assert [json.loads(line)["event"] for line in loki.lines()] == ["c"]
     assert log.stats()[f"loki {loki.url}"]["dropped_refused"] == 2
@@ -451,7 +469,7 @@ def test_a_loki_that_hangs_holds_up_nobody_and_is_bounded(
     loki.behaviour.extend(["hang"] * 50)
     log = logs(outputs=[to_loki(loki, queue_size=100, timeout="30s"), to_file(tmp_path)])
     for number in range(1_000):
-        structlog.get_logger().info("n", number=number)
+        get_logger("tests").info("n", number=number)
     wait_until(lambda: len(read_lines(tmp_path)) == 1_000)
     figures = log.stats()[f"loki {loki.url}"]
     assert figures["queued"] <= 100
@@ -470,7 +488,7 @@ def test_a_loki_that_is_not_there_yet_gets_everything_once_it_is(
     endpoint = f"http://127.0.0.1:{port}/loki/api/v1/push"
     log = logs(outputs=[{"type": "loki", "endpoint": endpoint, "flush_interval": "10ms",
                          "max_backoff": "50ms"}])  # fmt: skip
-    structlog.get_logger().info("early")
+    get_logger("tests").info("early")
     wait_until(lambda: log.stats()[f"loki {endpoint}"].get("retries", 0) >= 2)
     server = LokiServer(port)
     try:
@@ -484,7 +502,7 @@ def test_pushing_does_not_feed_on_its_own_lines(
 ) -> None:
     log = logs(level="debug", outputs=[to_loki(loki)])
     logging.getLogger("httpx").error("HTTP Request: POST")
-    structlog.get_logger().info("mine")
+    get_logger("tests").info("mine")
     assert log.flush(10)
     wait_until(lambda: len(loki.entries) >= 1)
     assert [json.loads(line)["event"] for line in loki.lines()] == ["mine"]
@@ -494,7 +512,7 @@ def test_close_sends_what_waits_and_is_safe_twice(
     logs: Callable[..., Logs], loki: LokiServer
 ) -> None:
     log = logs(outputs=[to_loki(loki, flush_interval="1h")])
-    structlog.get_logger().info("last words")
+    get_logger("tests").info("last words")
     log.close(5)
     log.close(5)
     assert len(loki.entries) == 1

@@ -39,7 +39,8 @@ PACKAGES_DEMO := $(PACKAGES_BUILD) libpcap0.8 sip-tester iproute2
 PACKAGES_TEST := $(PACKAGES_DEMO) clang llvm protobuf-compiler curl tcpdump default-jre-headless maven prometheus \
 	systemd procps file
 # What Otus is measured beside.
-PACKAGES_BENCH := $(PACKAGES_BUILD) libpcap-dev libosip2-dev libndpi-bin sipgrep sngrep tcpdump tshark
+PACKAGES_BENCH := $(PACKAGES_BUILD) libpcap-dev libosip2-dev libndpi-bin sipgrep sngrep tcpdump tshark valgrind \
+	default-jre-headless maven
 PACKAGES_PACKAGE := $(PACKAGES_TEST) debootstrap qemu-user-static buildah dpkg-dev binutils
 
 # Another apt at work, as on a machine that has just booted, is waited for.
@@ -238,8 +239,13 @@ sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
 
 # ---- speed and endurance ---------------------------------------------------------
 .PHONY: bench soak
-bench: dev ## every benchmark, beside its competitors
+bench: dev $(STAMPS)/system-bench ## every benchmark, beside its competitors; results in build/bench
 	$(PY) -m pytest bench -o timeout=0 $(PYTEST_ARGS)
+	$(PY) bench/compare.py --json build/bench/compare.json
+	$(PY) bench/picture.py build/bench/compare.json build/bench/speed.svg
+	$(PY) bench/latency_sampling.py
+	$(PY) bench/kafka_chain.py --stage null
+	$(PY) bench/kafka_chain.py
 soak: dev ## half an hour of traffic and faults; memory and the ledger are watched
 	$(PY) -m pytest -m soak -o timeout=0 $(PYTEST_ARGS)
 

@@ -1,12 +1,13 @@
 """Otus beside other tools, on one capture, in one run.
 
-    python bench/compare.py [--packets N] [--rounds N] [--json FILE] [--svg FILE]
+    python bench/compare.py [--packets N] [--rounds N] [--json FILE]
 
 Each tool reads the same file of SIP calls (bench/traffic.py) from the page cache on
 one core. A figure is CPU time, user and system, of the whole process, less that of
 the same tool on a file of one packet: what a packet costs, start-up aside. Rounds
 go through all tools in turn, so that a machine that slows down slows all of them;
 medians are shown. A tool that is not installed is named and left out.
+bench/picture.py draws what --json wrote.
 """
 
 from __future__ import annotations
@@ -106,9 +107,15 @@ def tools() -> list[Tool]:
 
 
 def cpu_seconds(command: list[str]) -> float:
-    """User and system time of a command and its children."""
+    """User and system time of a command and its children; one that fails is no contestant."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        check=True,
+    )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
@@ -146,46 +153,11 @@ def measure(packets: int, rounds: int) -> list[dict[str, object]]:
     ]
 
 
-def draw(rows: list[dict[str, object]]) -> str:
-    """A bar chart as SVG, logarithmic, Otus in colour."""
-    import math
-
-    width, row_height, left, right = 760, 30, 300, 90
-    rates = [float(str(row["packets_per_second"])) for row in rows]
-    low, high = 1e4, max(rates) * 1.2
-    scale = (width - left - right) / math.log(high / low)
-    parts = [
-        (
-            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {row_height * len(rows) + 34}"'
-            ' font-family="system-ui, sans-serif" font-size="13">'
-        ),
-        (
-            '<text x="8" y="18" font-weight="600">SIP packets a second on one core '
-            "(logarithmic, more is better)</text>"
-        ),
-    ]
-    for i, (row, rate) in enumerate(zip(rows, rates, strict=True)):
-        y = 30 + i * row_height
-        colour = "#0b7a75" if row["tool"] == "Otus" else "#9aa5b1"
-        bar = max(2.0, math.log(max(rate, low * 1.05) / low) * scale)
-        text = f"{rate / 1e6:.2f} M" if rate >= 1e6 else f"{rate / 1e3:.0f} k"
-        parts += [
-            (
-                f'<text x="8" y="{y + 18}"><tspan font-weight="600">{row["tool"]}</tspan>'
-                f' <tspan fill="#667">{row["does"]}</tspan></text>'
-            ),
-            f'<rect x="{left}" y="{y + 5}" width="{bar:.0f}" height="18" rx="3" fill="{colour}"/>',
-            f'<text x="{left + bar + 6:.0f}" y="{y + 18}">{text}</text>',
-        ]
-    return "\n".join([*parts, "</svg>", ""])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--packets", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--svg", type=Path)
     options = parser.parse_args()
     rows = measure(options.packets, options.rounds)
     rows.sort(key=lambda row: -float(str(row["packets_per_second"])))
@@ -197,9 +169,8 @@ def main() -> None:
             f"   Otus is {best / rate:7.2f} times as fast"
         )
     if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
-    if options.svg:
-        options.svg.write_text(draw(rows))
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import itertools
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import TracebackType
 
 import pytest
@@ -21,6 +25,7 @@ INTERFACE = "otus0"
 # INVITE, 180, 200, ACK, BYE, 200: what sipp's built-in scenario sends for a call.
 MESSAGES_A_CALL = 6
 
+_CLONE_NEWNET = 0x40000000  # sched.h; os.setns came with Python 3.12
 _serial = itertools.count()
 
 
@@ -55,6 +60,22 @@ class TwoHosts:
     def inside(self, name: str, *command: str) -> list[str]:
         """Returns the command line that runs `command` in a namespace."""
         return ["ip", "netns", "exec", name, *command]
+
+    def listener(self, name: str, port: int) -> socket.socket:
+        """Returns a socket that listens on 127.0.0.1:port of a namespace, for use out here."""
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def listen() -> socket.socket:
+            with Path(f"/run/netns/{name}").open() as namespace:
+                if libc.setns(namespace.fileno(), _CLONE_NEWNET):
+                    raise OSError(ctypes.get_errno(), f"setns {name}")
+            made = socket.create_server(("127.0.0.1", port))
+            made.setblocking(False)
+            return made
+
+        # A namespace is entered by one thread, which ends with it.
+        with ThreadPoolExecutor(1) as thread:
+            return thread.submit(listen).result()
 
     def wait_for_capture(self, name: str, sockets: int = 1) -> None:
         """Waits until a namespace has that many packet sockets bound and receiving."""

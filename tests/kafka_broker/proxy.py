@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import threading
 
 
 class Proxy:
-    """Forwards 127.0.0.1:listen_port to 127.0.0.1:target_port on its own thread."""
+    """Forwards 127.0.0.1:listen_port to 127.0.0.1:target_port on its own thread.
 
-    def __init__(self, listen_port: int, target_port: int) -> None:
+    A `listener` that is already bound stands in for listen_port: it may be of another
+    network namespace.
+    """
+
+    def __init__(
+        self, listen_port: int, target_port: int, listener: socket.socket | None = None
+    ) -> None:
         self.listen_port = listen_port
+        self._listener = listener
         self.target_port = target_port
         self._open = True
         self._writers: set[asyncio.StreamWriter] = set()
@@ -46,7 +54,10 @@ class Proxy:
             writer.transport.abort()
 
     async def _start(self) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.listen_port)
+        if self._listener is not None:
+            self._server = await asyncio.start_server(self._serve, sock=self._listener)
+        else:
+            self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.listen_port)
 
     async def _stop(self) -> None:
         assert self._server is not None

@@ -98,15 +98,17 @@ $(VENV)/bin/python: | $(STAMPS)/system-build
 		python=""; \
 	done; \
 	[[ -n "$$python" ]] || { echo "otus: no Python 3.11 or later with venv found"; exit 1; }; \
-	"$$python" -m venv $(VENV)
+	echo "otus: making a virtual environment in $(VENV)"; "$$python" -m venv $(VENV)
 
 INSTALL := $(PY) -m pip --quiet --disable-pip-version-check install
 PROJECTS := pyproject.toml otus_sdk/pyproject.toml hatch_build.py
 $(VENV)/.runtime: $(PROJECTS) | $(VENV)/bin/python
-	$(INSTALL) -e otus_sdk -e .
+	@echo "otus: installing dependencies and compiling the core; a minute or so"
+	@$(INSTALL) -e otus_sdk -e .
 	@touch $@
 $(VENV)/.dev: $(PROJECTS) | $(VENV)/bin/python
-	$(INSTALL) -e otus_sdk -e '.[test,lint,bench]'
+	@echo "otus: installing dependencies and tools, compiling the core; some minutes"
+	@$(INSTALL) -e otus_sdk -e '.[test,lint,bench]'
 	@touch $@ $(VENV)/.runtime
 $(VENV)/.package: $(VENV)/.dev | $(STAMPS)/system-package
 	$(INSTALL) -e otus_sdk -e '.[package]'
@@ -114,7 +116,7 @@ $(VENV)/.package: $(VENV)/.dev | $(STAMPS)/system-package
 
 # An editable install has built it already; this rebuilds what changed since.
 $(NATIVE): $(SOURCES) $(HEADERS) core_c/otus_core/native.cdef hatch_build.py
-	$(INSTALL) 'hatchling>=1.27'
+	@$(INSTALL) 'hatchling>=1.27'
 	$(PY) hatch_build.py
 
 .PHONY: build dev
@@ -124,9 +126,9 @@ dev: $(VENV)/.dev $(NATIVE) ## the same with the tools for tests and lint
 # ---- demo ---------------------------------------------------------------------
 .PHONY: demo demo-offline
 demo: $(STAMPS)/system-demo build ## real SIP calls between two namespaces, captured live
-	$(PY) demo/run.py
+	@$(PY) demo/run.py
 demo-offline: build ## the same from the bundled capture, without root
-	$(PY) demo/run.py --offline
+	@$(PY) demo/run.py --offline
 
 # ---- tests --------------------------------------------------------------------
 .PHONY: test pytest

@@ -178,7 +178,7 @@ def offline(folder: Path) -> int:
 def why_not_live() -> str | None:
     """Returns what is missing for a live capture, or None."""
     if os.geteuid() != 0:
-        return "not root"
+        return f"not root (live: sudo {sys.executable} {Path(__file__).resolve()})"
     for program in ("ip", "sipp"):
         if not shutil.which(program):
             return f"no {program} on this machine"
@@ -201,12 +201,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="otus-demo-") as folder:
         try:
             if reason is None:
-                return live(Path(folder), arguments.calls)
-            say(f"from the bundled capture of three sipp calls, not live: {reason}")
-            return offline(Path(folder))
+                status = live(Path(folder), arguments.calls)
+            else:
+                say(f"from the bundled capture of three sipp calls, not live: {reason}")
+                status = offline(Path(folder))
         except (DemoError, subprocess.TimeoutExpired) as error:
             print(f"demo: {error}", file=sys.stderr)
             return 1
+    if status == 0:
+        say(
+            "next: . .venv/bin/activate, then `otus read demo/sipp-call.pcap --calls`; README goes on"
+        )
+    return status
 
 
 if __name__ == "__main__":

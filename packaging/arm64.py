@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from wheels import GLIBC
+
 ROOT = Path(__file__).resolve().parent.parent
 WORK = ROOT / "build" / "arm64"
 EMULATOR = "qemu-aarch64-static"
@@ -77,7 +79,13 @@ def run_tests(system: Path, target: Path, arguments: list[str]) -> int:
     # -P: the checkout's own packages must not stand in for the wheel's.
     command = [*emulated, "-P", "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     command += [folder for folder in TESTS if (ROOT / folder).is_dir()]
-    environment = {**os.environ, "PYTHONPATH": str(target), "OTUS_EMULATED": "1"}
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(target),
+        "OTUS_EMULATED": "1",
+        # What tests compile of the core for themselves is to be arm64 as well.
+        "CC": f"{sys.executable} -I -m ziglang cc -target aarch64-linux-gnu.{GLIBC}",
+    }
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -56,3 +57,19 @@ def test_live_demo_reports_each_message_once(root: Path) -> None:
     assert done.err.splitlines()[-1] == "balanced"
     left = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True)
     assert not re.search(rf"^otus-demo-.-{done.pid}\b", left.stdout, re.MULTILINE)
+
+
+def test_without_root_it_shows_the_bundled_capture(root: Path) -> None:
+    """An ordinary user gets the same from the bundled capture, and is told how to see it live."""
+    # A user namespace that maps nobody: the files are still ours, root's rights are gone.
+    inside = ["unshare", "--user"] if os.geteuid() == 0 else []
+    if inside and subprocess.run([*inside, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("needs user namespaces")
+    done = subprocess.run(
+        [*inside, sys.executable, "demo/run.py"],
+        cwd=root, capture_output=True, text=True, check=False, timeout=110,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "not live: not root (live: sudo " in done.stdout
+    assert done.stdout.count("call-id=") == 18
+    assert "next: " in done.stdout

@@ -73,8 +73,8 @@ def test_live_commands(root: Path, page: Path, hosts: TwoHosts, tmp_path: Path) 
         cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=110,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "sip-console" in done.stdout
-    assert "otus_capture_packets_total{" in done.stdout
+    assert "sip-console" in done.stdout, done.stdout
+    assert "otus_capture_packets_total{" in done.stdout, done.stdout
 
 
 def run_until_interrupted(
@@ -93,10 +93,11 @@ def run_until_interrupted(
                 sent = hosts.call(1)
             wait_until(lambda: log.read_text().count("call-id=") == sent, 30, "all is reported")
             process.send_signal(signal.SIGINT)
-            assert process.wait(timeout=30) == 0
+            assert process.wait(timeout=30) == 0, log.read_text()
         finally:
             process.kill()
-    assert log.read_text().splitlines()[-1] == "balanced"
+    told = log.read_text()
+    assert told.splitlines()[-1] == "balanced", told
 
 
 def test_its_task_is_a_good_one(page: Path, tmp_path: Path) -> None:

@@ -74,6 +74,22 @@ static void test_padding_and_trailer_are_cut(void)
     decode_close(&t);
 }
 
+/* Trap: the NIC fills checksums in after the tap has seen the frame (TP_STATUS_CSUMNOTREADY). */
+static void test_checksums_are_not_judged(void)
+{
+    struct decode_test t;
+    open_plain(&t);
+    t.raw.flags = OTUS_RAW_CSUM_NOT_READY | OTUS_RAW_OUTGOING;
+    /* IPv4 header checksum 0, UDP checksum wrong; IPv6 with a UDP checksum of 0 */
+    CHECK_EQ(decode_hex(&t, ETH_IPV4 INNER_IPV4), OTUS_OK);
+    CHECK_EQ(decode_hex(&t, ETH_IPV6 IPV6("000d", "11") "13c4 13c5 000d 0000" HELLO), OTUS_OK);
+    t.raw.flags = 0;
+    CHECK_EQ(decode_hex(&t, ETH_IPV4 INNER_IPV4), OTUS_OK);
+    CHECK_SLICE(t.packet.payload, "hello");
+    CHECK_EQ(count_group(&t.counters, "anomaly"), 0);
+    decode_close(&t);
+}
+
 /* Trap: total length 0, left to the NIC or beyond 16 bits (BIG TCP). */
 static void test_ipv4_length_zero(void)
 {
@@ -372,6 +388,7 @@ int main(void)
     test_ethernet_ipv4_udp();
     test_ipv4_options_are_skipped();
     test_padding_and_trailer_are_cut();
+    test_checksums_are_not_judged();
     test_ipv4_length_zero();
     test_oversized_frame();
     test_ipv6_jumbo();

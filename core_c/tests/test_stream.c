@@ -3,11 +3,12 @@
 #include "check.h"
 #include "otus/stream.h"
 
-enum { FIN = 0x01, SYN = 0x02, RST = 0x04, ACK = 0x10 };
+enum { FIN = 0x01, SYN = 0x02, RST = 0x04, PSH = 0x08, ACK = 0x10 };
 
 #define OPTIONS                                                                                    \
     "OPTIONS sip:b@example.com SIP/2.0\r\n"                                                        \
     "Via: SIP/2.0/TCP a;branch=z9hG4bK1\r\nCall-ID: one\r\nCSeq: 1 OPTIONS\r\n"
+#define MESSAGE_LINE "OPTIONS sip:b@example.com SIP/2.0\r\n\r\n" /* 37 octets */
 #define MESSAGE_EMPTY OPTIONS "Content-Length: 0\r\n\r\n"
 #define MESSAGE_BODY OPTIONS "Content-Length: 5\r\n\r\nhello"
 
@@ -242,6 +243,81 @@ static void test_gap_of_another_stream(void)
     finish(&f, 3);
 }
 
+static void test_psh_is_no_boundary(void)
+{
+    check_about = "PSH ends no message, also where it comes before what fills the gap";
+    const char *text = MESSAGE_BODY MESSAGE_EMPTY;
+    uint32_t len = (uint32_t)strlen(text);
+    struct fixture f;
+    open_default(&f);
+    put_octets(&f, 40000, 0, SYN, NULL, 0);
+    put_octets(&f, 40000, 1, ACK | PSH, text, 20);
+    put_octets(&f, 40000, 61, ACK | PSH, text + 60, len - 60);
+    check_got(&f, "");
+    put_octets(&f, 40000, 21, ACK | PSH, text + 20, 40);
+    check_got(&f, MESSAGE_BODY "|" MESSAGE_EMPTY "|");
+    finish(&f, 4);
+}
+
+static void test_keepalive_first(void)
+{
+    check_about = "a thousand messages behind a keep-alive that came first";
+    struct fixture f;
+    open_default(&f);
+    put(&f, 1, "\r\n\r\n");
+    uint32_t seq = 5;
+    for (int i = 0; i < 1000; i++) {
+        put(&f, seq, MESSAGE_EMPTY);
+        seq += (uint32_t)strlen(MESSAGE_EMPTY);
+        check_got(&f, MESSAGE_EMPTY "|");
+    }
+    CHECK_EQ(count(&f, OTUS_COUNT_STREAM_KEEPALIVE), 1);
+    CHECK_EQ(count(&f, OTUS_COUNT_STREAM_RESYNC), 0);
+    finish(&f, 1001);
+}
+
+static void test_pings_that_are_no_sip(void)
+{
+    check_about = "NUL octets, text and STUN between messages cost no message";
+    static const struct otus_slice pings[] = {
+        {(const uint8_t *)"\0\0\0\0", 4},
+        {(const uint8_t *)"hello\r\n", 7},
+        {(const uint8_t *)"\0\1\0\0\x21\x12\xa4\x42\1\2\3\4\5\6\7\10\11\12\13\14", 20},
+    };
+    struct fixture f;
+    open_default(&f);
+    put(&f, 1, MESSAGE_EMPTY);
+    uint32_t seq = 1 + (uint32_t)strlen(MESSAGE_EMPTY);
+    for (size_t i = 0; i < 3; i++) {
+        put_octets(&f, 40000, seq, ACK, pings[i].at, pings[i].len);
+        seq += pings[i].len;
+        put(&f, seq, MESSAGE_BODY);
+        seq += (uint32_t)strlen(MESSAGE_BODY);
+    }
+    check_got(&f, MESSAGE_EMPTY "|" MESSAGE_BODY "|" MESSAGE_BODY "|" MESSAGE_BODY "|");
+    finish(&f, 7);
+}
+
+static void test_bodies_that_are_no_sdp(void)
+{
+    check_about = "Content-Length ends a message, whatever its body holds (PIDF, ISUP, a message)";
+#define PUBLISH(len) OPTIONS "Content-Type: application/isup\r\nContent-Length: " len "\r\n\r\n"
+    static const char text[] = PUBLISH("7") "\1\0\r\n\r\nx" MESSAGE_EMPTY;
+    struct fixture f;
+    open_default(&f);
+    put_octets(&f, 40000, 1, ACK, text, sizeof text - 1);
+    CHECK_EQ(f.num, 2);
+    size_t head = strlen(PUBLISH("7"));
+    CHECK_EQ(f.got_len, head + 7 + 1 + strlen(MESSAGE_EMPTY "|"));
+    CHECK_TEXT(f.got + head + 8, f.got_len - head - 8, MESSAGE_EMPTY "|");
+    f.got_len = 0;
+    put_octets(&f, 40000, sizeof text, ACK, PUBLISH("37") MESSAGE_LINE MESSAGE_EMPTY,
+               strlen(PUBLISH("37") MESSAGE_LINE MESSAGE_EMPTY));
+    check_got(&f, PUBLISH("37") MESSAGE_LINE "|" MESSAGE_EMPTY "|");
+    finish(&f, 2);
+#undef PUBLISH
+}
+
 static void test_midstream(void)
 {
     check_about = "joined in the middle of a message, without its SYN";
@@ -353,6 +429,26 @@ static void test_websocket(void)
     }
 }
 
+static void test_websocket_closed_and_compressed(void)
+{
+    check_about = "WebSocket: a compressed frame is skipped and counted, the next one is read";
+    uint8_t octets[2048];
+    size_t len = strlen(UPGRADE);
+    memcpy(octets, UPGRADE, len);
+    size_t compressed = len;
+    len += ws_frame(octets + len, 0xc1, "\x01\x02\x03", 0x01020304);
+    struct fixture f;
+    open_default(&f);
+    put_octets(&f, 40000, 1, ACK, octets, len);
+    CHECK_EQ(count(&f, OTUS_COUNT_STREAM_OCTETS_SKIPPED), len - compressed);
+    uint32_t seq = 1 + (uint32_t)len;
+    len = ws_frame(octets, 0x81, MESSAGE_BODY, 0x01020304);
+    len += ws_frame(octets + len, 0x88, "\x03\xe8", 0x01020304); /* close */
+    put_octets(&f, 40000, seq, ACK, octets, len);
+    check_got(&f, MESSAGE_BODY "|");
+    finish(&f, 2);
+}
+
 static void test_websocket_midstream(void)
 {
     check_about = "WebSocket joined without its handshake";
@@ -447,11 +543,16 @@ int main(void)
     test_first_octets_win();
     test_gap_times_out();
     test_gap_of_another_stream();
+    test_psh_is_no_boundary();
+    test_keepalive_first();
+    test_pings_that_are_no_sip();
+    test_bodies_that_are_no_sdp();
     test_midstream();
     test_absurd_content_length();
     test_content_length_forms();
     test_garbage();
     test_websocket();
+    test_websocket_closed_and_compressed();
     test_websocket_midstream();
     test_eviction();
     test_many_gaps();

@@ -86,6 +86,16 @@ def test_a_batch_outlives_its_pipeline() -> None:
     ]
 
 
+def test_a_retransmission_over_udp_is_reported_again() -> None:
+    """The same octets twice are two records: retransmissions are what an operator looks for."""
+    p = pipeline(pcap(frame(SIP), frame(SIP)), Stage(StageKind.PARSE_SIP))
+    assert p.poll(0).ended
+    first, second = p.snapshot()
+    p.close()
+    assert first.raw_payload == second.raw_payload == SIP
+    assert second.ts_ns == first.ts_ns + 1
+
+
 def test_a_header_that_the_task_names_becomes_a_label() -> None:
     """`sip.header.x_account` is found whatever the header's case."""
     stage = Stage(StageKind.PARSE_SIP, header_labels={"sip.header.x_account": "x-ACCOUNT"})

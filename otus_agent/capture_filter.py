@@ -134,6 +134,15 @@ def _libpcap() -> Any:
     )
 
 
+def has_libpcap() -> bool:
+    """Whether expressions can be compiled here."""
+    try:
+        _libpcap()
+    except ConfigurationInvalid:
+        return False
+    return True
+
+
 def compile_expression(expression: str, link_type: int = LINK_ETHERNET) -> list[Instruction]:
     """Compile an expression of pcap-filter(7) as libpcap does.
 

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError
 
+from otus_agent.config.explaining import problems_of
 from otus_agent.config.fields import ConfigModel, Duration
-from otus_agent.config.loading import Source, problems_of
+from otus_agent.config.loading import Source
 from otus_sdk.errors import OtusError
 
 

@@ -8,7 +8,6 @@ from a file can say the line.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,14 +15,22 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
+from otus_agent.config.documents import KeyPath, dotted
+from otus_agent.config.explaining import message_of, nearest
 from otus_agent.config.task import PluginSection, TaskConfig
 from otus_agent.registry import PluginRegistry
 from otus_sdk.errors import ConfigurationInvalid, OtusError
 from otus_sdk.factory import PluginFactory, PluginKind
 
-__all__ = ["ResolvedPlugin", "ResolvedTask", "TaskInvalid", "TaskProblem", "resolve_task"]
+__all__ = [
+    "Resolution",
+    "ResolvedPlugin",
+    "ResolvedTask",
+    "TaskInvalid",
+    "TaskProblem",
+    "resolve_task",
+]
 
-KeyPath = tuple[str | int, ...]
 Inherit = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]
 """Lays the own section of a reporter or processor over what it inherits: (type, section)."""
 
@@ -35,10 +42,12 @@ class TaskProblem:
     Attributes:
         path: Of the key within the task: ("reporters", 0, "config", "topic").
         message: What is wrong, and what is allowed.
+        is_about_key: Whether the key is wrong, and not its value.
     """
 
     path: KeyPath
     message: str
+    is_about_key: bool = False
 
     def __str__(self) -> str:
         return f"{dotted(self.path)}: {self.message}"
@@ -98,37 +107,52 @@ def resolve_task(
             thing that is wrong.
         TaskInvalid: Anything else is wrong; all problems are listed.
     """
-    return _Resolver(task, registry, inherit).resolve()
+    found = Resolution(task, registry, inherit)
+    if found.problems:
+        if len(found.problems) == len(found.errors) == 1:
+            raise found.errors[0]
+        raise TaskInvalid(task.id, found.problems)
+    return found.resolved()
 
 
-class _Resolver:
-    """Collects problems over the whole task, so that one look shows all of them."""
+class Resolution:
+    """A look at the whole task that finds everything that is wrong with it.
 
-    def __init__(self, task: TaskConfig, registry: PluginRegistry, inherit: Inherit | None) -> None:
+    Attributes:
+        capturer: None where it is wrong.
+        problems: What is wrong, in the order of the task.
+        errors: Those of them that are about plugins, not about their sections.
+    """
+
+    def __init__(
+        self, task: TaskConfig, registry: PluginRegistry, inherit: Inherit | None = None
+    ) -> None:
+        self.problems: list[TaskProblem] = []
+        self.errors: list[OtusError] = []
         self._task = task
         self._registry = registry
         self._inherit = inherit
-        self._problems: list[TaskProblem] = []
-        self._errors: list[OtusError] = []
-
-    def resolve(self) -> ResolvedTask:
-        task = self._task
-        capturer = self._plugin(
+        self.capturer = self._plugin(
             PluginKind.CAPTURER, task.capture.type, task.capture.config, ("capture",), "type"
         )
-        parsers = self._sections(PluginKind.PARSER, task.parsers, "parsers")
-        processors = self._sections(PluginKind.PROCESSOR, task.processors, "processors")
-        reporters = self._sections(PluginKind.REPORTER, task.reporters, "reporters")
-        if self._problems:
-            if len(self._problems) == len(self._errors) == 1:
-                raise self._errors[0]
-            raise TaskInvalid(task.id, self._problems)
-        assert capturer is not None  # noqa: S101 no problem was found
+        self._parsers = self._sections(PluginKind.PARSER, task.parsers, "parsers")
+        self._processors = self._sections(PluginKind.PROCESSOR, task.processors, "processors")
+        self._reporters = self._sections(PluginKind.REPORTER, task.reporters, "reporters")
+
+    def resolved(self) -> ResolvedTask:
+        """The task. Only for one without problems."""
+        assert self.capturer is not None  # noqa: S101 no problem was found
         named = tuple(
             dataclasses.replace(reporter, name=name)
-            for reporter, name in zip(reporters, task.reporter_names, strict=True)
+            for reporter, name in zip(self._reporters, self._task.reporter_names, strict=True)
         )
-        return ResolvedTask(task, capturer, _numbered(parsers), _numbered(processors), named)
+        return ResolvedTask(
+            self._task,
+            self.capturer,
+            _numbered(self._parsers),
+            _numbered(self._processors),
+            named,
+        )
 
     def _sections(
         self, kind: PluginKind, sections: Sequence[PluginSection], key: str
@@ -155,19 +179,19 @@ class _Resolver:
         try:
             factory = self._registry.get(kind, name)
         except OtusError as error:
-            self._errors.append(error)
-            self._problems.append(TaskProblem(type_path, error.message))
+            self.errors.append(error)
+            self.problems.append(TaskProblem(type_path, error.message))
             return None
         try:
             config = validate_section(factory.config_type, section)
         except ValidationError as error:
-            self._problems += [
-                TaskProblem((*path, *details["loc"]), explain(details, factory.config_type))
+            self.problems += [
+                _problem((*path, *details["loc"]), details, factory.config_type)
                 for details in error.errors(include_url=False)
             ]
             return None
         except Exception as error:  # noqa: BLE001 a dataclass runs its own __post_init__
-            self._problems.append(TaskProblem(path, str(error) or type(error).__name__))
+            self.problems.append(TaskProblem(path, str(error) or type(error).__name__))
             return None
         return ResolvedPlugin(factory, config, name, path)
 
@@ -223,29 +247,12 @@ def known_keys(config_type: type) -> list[str]:
     return []
 
 
-def explain(details: ErrorDetails, config_type: type) -> str:
-    """What is wrong in the words that `otus validate` uses."""
-    match details["type"]:
-        case "extra_forbidden":
-            return "unknown key" + _nearest(str(details["loc"][-1]), known_keys(config_type))
-        case "missing":
-            return "missing, must be given"
-        case "value_error":
-            context = details.get("ctx") or {}
-            return str(context.get("error", details["msg"]))
-    text = details["msg"].replace("Input should be", "must be").replace("Input should", "must")
-    given = details["input"]
-    shown = "" if isinstance(given, dict | list) else f", not {given!r}"
-    return text[:1].lower() + text[1:] + (shown if len(shown) < 80 else "")
-
-
-def _nearest(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
-    if near:
-        return f", did you mean {near[0]!r}?"
-    return f", known are {', '.join(known)}" if known else ", this plugin has none"
-
-
-def dotted(path: KeyPath) -> str:
-    """A key path as text: reporters.0.config.topic."""
-    return ".".join(str(part) for part in path)
+def _problem(path: KeyPath, details: ErrorDetails, config_type: type) -> TaskProblem:
+    if details["type"] == "value_error":
+        # A plugin's own words, which need no repetition of the value.
+        return TaskProblem(path, str((details.get("ctx") or {}).get("error", details["msg"])))
+    if details["type"] != "extra_forbidden":
+        return TaskProblem(path, message_of(details, path))
+    known = known_keys(config_type)
+    near = nearest(str(path[-1]), known) if known else ", this plugin has none"
+    return TaskProblem(path, f"unknown key{near}", is_about_key=True)

@@ -83,6 +83,14 @@ class TaskEnvironment:
     kafka: KafkaConfig | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
 
+    def inherit(self, kind: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Lays the own section of a reporter or processor over what the agent gives it."""
+        if kind == "label":
+            return {"agent_tags": dict(self.tags), **section}
+        if kind == "kafka":
+            return inherit(self.kafka, section, self.agent_id)
+        return section
+
 
 class Task:
     """One task. Belongs to one event loop; `status` and `ledger` are for any thread.
@@ -172,15 +180,7 @@ class Task:
 
     def _resolve(self) -> ResolvedTask:
         environment = self._environment
-
-        def with_inherited(kind: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
-            if kind == "label":
-                return {"agent_tags": dict(environment.tags), **section}
-            if kind != "kafka":
-                return section
-            return inherit(environment.kafka, section, environment.agent_id)
-
-        return resolve_task(self.config, environment.registry, with_inherited)
+        return resolve_task(self.config, environment.registry, environment.inherit)
 
     def _construct(self, resolved: ResolvedTask) -> tuple[list[StagePlan], list[Any]]:
         native = capture_stage(resolved.capturer)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import Any
 
 import rich_click as click
 
-from otus_agent.cli.client import config_path
 from otus_agent.cli.errors import CliError
 from otus_agent.cli.options import Settings, common_options, pass_settings
 from otus_agent.cli.render import emit
@@ -25,12 +24,12 @@ from otus_agent.cli.render import emit
 def validate(settings: Settings, files: tuple[str, ...], kind: str | None) -> None:
     """Checks global configuration and task files, plugins' own keys included.
 
-    Each problem is told as FILE:LINE:COLUMN: KEY: what is wrong, what is allowed.
+    Of a directory, each file in it is checked. Each problem is told as FILE:LINE:COLUMN: KEY: what is wrong, what is allowed.
     """
     from otus_agent.config.checking import check_file
 
     results: list[dict[str, Any]] = []
-    for name in files:
+    for name in (name for path in files for name in _files_of(path)):
         found, problems = check_file(name, kind)
         results.append({"file": name, "kind": found, "valid": not problems,
                         "problems": [str(problem) for problem in problems]})  # fmt: skip
@@ -49,6 +48,17 @@ def validate(settings: Settings, files: tuple[str, ...], kind: str | None) -> No
         files_text = f"{len(invalid)} of {len(results)} files"
         message = f"{number} problem{'' if number == 1 else 's'} in {files_text}"
         raise CliError(message, "configuration_invalid")
+
+
+def _files_of(path: str) -> list[str]:
+    if not Path(path).is_dir():
+        return [path]
+    from otus_agent.config.task_files import TASK_FILE_PATTERNS, task_files_in
+
+    files = [str(file) for file in task_files_in(Path(path))]
+    if not files:
+        raise CliError(f"{path} holds no files to check ({', '.join(TASK_FILE_PATTERNS)})")
+    return files
 
 
 @click.group()
@@ -90,8 +100,6 @@ def show_config(settings: Settings, from_daemon: bool) -> None:
         document = settings.client().call("config.show")
     else:
         from otus_agent.agent import shown_config
-        from otus_agent.config.agent import AgentConfig
-        from otus_agent.config.loading import load
 
-        document = shown_config(load(AgentConfig, config_path(settings.config), os.environ))
+        document = shown_config(settings.agent_config())
     emit(document, "json" if settings.form == "json" else "yaml", print)

@@ -8,7 +8,7 @@ import rich_click as click
 
 from otus_agent.cli.client import config_path
 from otus_agent.cli.errors import CliError
-from otus_agent.cli.options import Settings, common_options, pass_settings
+from otus_agent.cli.options import Settings, assignments_option, common_options, pass_settings
 
 
 @click.command()
@@ -18,17 +18,11 @@ from otus_agent.cli.options import Settings, common_options, pass_settings
     type=click.Choice(["debug", "info", "warn", "error"]),
     help="Same as --set log.level=LEVEL.",
 )
-@click.option(
-    "--set",
-    "assignments",
-    metavar="KEY=VALUE",
-    multiple=True,
-    help="Lay a value over the configuration, such as metrics.listen=:9100; repeatable.",
-)
+@assignments_option("Lay a value over the configuration, such as metrics.listen=:9100; repeatable.")
 @common_options
 @pass_settings
 def daemon(
-    settings: Settings, background: bool, log_level: str | None, assignments: tuple[str, ...]
+    settings: Settings, background: bool, log_level: str | None, flags: dict[str, str]
 ) -> int:
     """Runs the daemon, in the foreground until it is told to stop.
 
@@ -36,7 +30,6 @@ def daemon(
     then from options. SIGTERM and SIGINT stop it in order (a second one hurries
     it), SIGHUP has it read its configuration anew.
     """
-    flags = parse_assignments(assignments)
     if log_level is not None:
         flags["log.level"] = log_level
     if settings.socket is not None:
@@ -50,19 +43,3 @@ def daemon(
         message = f"{error.filename or error}: no permission; run as root or as the daemon's user, "
         message += "or set daemon.pid_file, daemon.socket_path and daemon.data_dir elsewhere"
         raise CliError(message) from None
-
-
-def parse_assignments(assignments: tuple[str, ...]) -> dict[str, str]:
-    """``key=value`` texts as a mapping.
-
-    Raises:
-        CliError: one of them has no ``=``.
-    """
-    flags: dict[str, str] = {}
-    for assignment in assignments:
-        key, separator, value = assignment.partition("=")
-        if not separator or not key:
-            message = f"--set {assignment!r} must be KEY=VALUE"
-            raise CliError(message, "parameters_invalid")
-        flags[key] = value
-    return flags

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
-
 import rich_click as click
 
-from otus_agent.cli.client import config_path, socket_path
+from otus_agent.cli.client import socket_path
 from otus_agent.cli.errors import CliError
 from otus_agent.cli.options import Settings, common_options, pass_settings
 from otus_agent.cli.render import console, emit
@@ -59,9 +57,9 @@ def doctor(settings: Settings, interfaces: tuple[str, ...]) -> None:
 def _configuration(settings: Settings) -> tuple[object, str]:
     """The configuration, or the defaults and what is wrong with it."""
     from otus_agent.config.agent import AgentConfig
-    from otus_agent.config.loading import ConfigurationProblems, load
+    from otus_agent.config.explaining import ConfigurationProblems
 
     try:
-        return load(AgentConfig, config_path(settings.config), os.environ), ""
+        return settings.agent_config(), ""
     except ConfigurationProblems as error:
         return AgentConfig(), error.message

@@ -81,13 +81,9 @@ def sending_options(default_target: str | None) -> Callable[[FunctionT], Functio
 
 
 def _kafka_config(settings: Settings, brokers: str | None) -> KafkaConfig:
-    from otus_agent.cli.client import config_path
-    from otus_agent.config.agent import AgentConfig
     from otus_agent.config.kafka import KafkaConfig
-    from otus_agent.config.loading import load
 
-    config = load(AgentConfig, config_path(settings.config), os.environ)
-    kafka = config.kafka
+    kafka = settings.agent_config().kafka
     if brokers is not None:
         from pydantic import ValidationError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from otus_agent.cli.client import Client
+    from otus_agent.config.agent import AgentConfig
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
 
@@ -35,6 +37,18 @@ class Settings:
         from otus_agent.cli.client import Client, socket_path
 
         return Client(socket_path(self.socket, self.config), timeout_s)
+
+    def agent_config(self) -> AgentConfig:
+        """The global configuration that file and environment give.
+
+        Raises:
+            ConfigurationInvalid: it does not hold.
+        """
+        from otus_agent.cli.client import config_path
+        from otus_agent.config.agent import AgentConfig
+        from otus_agent.config.loading import load
+
+        return load(AgentConfig, config_path(self.config), os.environ)
 
 
 def _remember(context: click.Context, parameter: click.Parameter, value: Any) -> Any:
@@ -75,6 +89,25 @@ def common_options(function: FunctionT) -> FunctionT:
 def pass_settings(function: Callable[..., Any]) -> Callable[..., Any]:
     """Gives a command the settings as its first argument."""
     return click.make_pass_decorator(Settings, ensure=True)(function)
+
+
+def assignments_option(what: str) -> Callable[[FunctionT], FunctionT]:
+    """Adds ``--set KEY=VALUE``, handed over as a mapping named ``flags``."""
+    return click.option(
+        "--set", "flags", metavar="KEY=VALUE", multiple=True, callback=_as_mapping, help=what
+    )
+
+
+def _as_mapping(
+    _context: click.Context, _parameter: click.Parameter, assignments: tuple[str, ...]
+) -> dict[str, str]:
+    flags: dict[str, str] = {}
+    for assignment in assignments:
+        key, separator, value = assignment.partition("=")
+        if not separator or not key.strip():
+            raise click.UsageError(f"--set {assignment}: must be KEY=VALUE")
+        flags[key.strip()] = value
+    return flags
 
 
 def complete_task_ids(

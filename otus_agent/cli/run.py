@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rich_click as click
 
 from otus_agent.cli.errors import CliError
-from otus_agent.cli.options import Settings, common_options, pass_settings
+from otus_agent.cli.options import Settings, assignments_option, common_options, pass_settings
 
 if TYPE_CHECKING:
-    from otus_agent.config.agent import AgentConfig
     from otus_agent.task import Task
 
 __all__ = ["run"]
-
-DEFAULT_CONFIG = "/etc/otus/config.yml"
 
 
 @click.command()
@@ -28,14 +23,11 @@ DEFAULT_CONFIG = "/etc/otus/config.yml"
     "--file", "-f", "path", required=True, metavar="TASK", type=click.Path(dir_okay=False),
     help="The task, YAML or JSON; `-` reads standard input.",
 )  # fmt: skip
-@click.option(
-    "--set", "assignments", multiple=True, metavar="KEY=VALUE",
-    help="Sets a key of the task: --set capture.interface=eth1. Repeatable.",
-)  # fmt: skip
+@assignments_option("Sets a key of the task: --set capture.interface=eth1. Repeatable.")
 @click.option("--verbose", "-v", is_flag=True, help="Log what happens, tracebacks included.")
 @common_options
 @pass_settings
-def run(settings: Settings, path: str, assignments: tuple[str, ...], verbose: bool) -> None:
+def run(settings: Settings, path: str, flags: dict[str, str], verbose: bool) -> None:
     """Runs one task in the foreground, without a daemon.
 
     Ends at the end of the task's files, at Ctrl-C or SIGTERM; then tells the
@@ -43,24 +35,17 @@ def run(settings: Settings, path: str, assignments: tuple[str, ...], verbose: bo
     for reporters. The exit code is 1 where the task failed or a packet is not
     explained.
     """
-    from otus_agent.config.kafka import inherit
     from otus_agent.config.task_files import check_task, load_task
     from otus_agent.logs import log_to_stderr
     from otus_agent.registry import PluginRegistry
     from otus_agent.task import Task, TaskEnvironment
 
     log_to_stderr(verbose=verbose)
-    agent = _agent_config(settings.config)
-    config, source = load_task("/dev/stdin" if path == "-" else path, _flags(assignments))
+    agent = settings.agent_config()
+    config, source = load_task(path, flags)
     registry = PluginRegistry.load()
-    agent_id = agent.agent.id or os.uname().nodename
-    check_task(
-        config,
-        source,
-        registry,
-        lambda kind, own: inherit(agent.kafka, own, agent_id) if kind == "kafka" else own,
-    )
-    environment = TaskEnvironment(agent_id, registry, agent.kafka, dict(agent.agent.tags))
+    environment = TaskEnvironment(agent.agent_id, registry, agent.kafka, dict(agent.agent.tags))
+    check_task(config, source, registry, environment.inherit)
 
     async def main() -> Task:
         task = Task(config, environment)
@@ -74,25 +59,6 @@ def run(settings: Settings, path: str, assignments: tuple[str, ...], verbose: bo
     ledger = task.ledger()
     if not ledger.balanced:
         raise CliError("the ledger does not balance: " + "; ".join(ledger.imbalances))
-
-
-def _flags(assignments: tuple[str, ...]) -> dict[str, str]:
-    flags: dict[str, str] = {}
-    for assignment in assignments:
-        key, equals, value = assignment.partition("=")
-        if not equals or not key:
-            raise click.UsageError(f"--set {assignment}: must be KEY=VALUE")
-        flags[key.strip()] = value
-    return flags
-
-
-def _agent_config(path: str | None) -> AgentConfig:
-    from otus_agent.config.agent import AgentConfig
-    from otus_agent.config.loading import load
-
-    if path is None and Path(DEFAULT_CONFIG).is_file():
-        path = DEFAULT_CONFIG
-    return load(AgentConfig, path, os.environ)
 
 
 async def run_until_end(task: Task) -> None:

@@ -13,8 +13,6 @@ from otus_agent.cli.figures import figures_of
 from otus_agent.cli.options import Settings, common_options, complete_task_ids, pass_settings
 from otus_agent.cli.render import count, duration, emit, show_facts, show_table
 
-TASK_FILES = ("*.yaml", "*.yml", "*.json")
-
 
 @click.group()
 def task() -> None:
@@ -179,11 +177,11 @@ def read_tasks(path: Path) -> list[dict[str, Any]]:
         CliError: there is none, or two have one id; ConfigurationInvalid: a
             file does not hold.
     """
-    files = [path]
-    if path.is_dir():
-        files = sorted(file for pattern in TASK_FILES for file in path.glob(pattern))
+    from otus_agent.config.task_files import TASK_FILE_PATTERNS, task_files_in
+
+    files = task_files_in(path) if path.is_dir() else [path]
     if not files:
-        raise CliError(f"{path} holds no task files ({', '.join(TASK_FILES)})")
+        raise CliError(f"{path} holds no task files ({', '.join(TASK_FILE_PATTERNS)})")
     found: dict[str, tuple[Path, dict[str, Any]]] = {}
     for file in files:
         task = read_task(str(file))
@@ -201,13 +199,7 @@ def read_task(name: str) -> dict[str, Any]:
     Raises:
         ConfigurationInvalid: it does not hold; each problem has its place.
     """
-    import sys
+    from otus_agent.config.task_files import load_task
 
-    from otus_agent.config.checking import check_task
-    from otus_agent.config.loading import parse_source, read_source
-
-    if name == "-":
-        source = parse_source(sys.stdin.read(), "standard input")
-    else:
-        source = read_source(name)
-    return check_task(source)
+    _, source = load_task(name)
+    return dict(source.data)

@@ -1,50 +1,18 @@
-"""Checks whole files: which kind they are, their keys, and what plugins expect of theirs."""
+"""Checks whole files, of whichever kind they are, plugins' own keys included."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from otus_agent.config.agent import AgentConfig
-from otus_agent.config.kafka import KafkaConfig, inherit
-from otus_agent.config.loading import (
-    ConfigurationProblems,
-    Problem,
-    Source,
-    load_source,
-    read_source,
-    validate,
-)
-from otus_agent.config.task import TaskConfig, task_prefix
-from otus_sdk.errors import ConfigurationInvalid, OtusError
+from otus_agent.config.explaining import ConfigurationProblems, Problem
+from otus_agent.config.kafka import KafkaConfig
+from otus_agent.config.loading import Source, load_source, read_source
+from otus_agent.config.task import TaskConfig
+from otus_agent.config.task_files import task_problems, task_source
 
 # Stands for the global section where a task file is checked without one.
 _SOME_KAFKA = KafkaConfig.model_validate({"brokers": ["broker.invalid:9092"]})
-
-
-def check_task(source: Source) -> dict[str, Any]:
-    """The task in a document, its own keys checked; plugins' keys are left to the agent.
-
-    Raises:
-        ConfigurationInvalid: it does not hold; each problem has its place.
-    """
-    prefix = _prefix(source)
-    validate(TaskConfig, source, prefix)
-    task: Any = source.data
-    for part in prefix:
-        task = task[part]
-    return dict(task)
-
-
-def _prefix(source: Source) -> tuple[str, ...]:
-    if not isinstance(source.data, Mapping):
-        message = "must be a mapping of keys to values"
-        raise ConfigurationProblems([Problem(source.where(()), "", message)])
-    try:
-        return task_prefix(source.data)
-    except ValueError as error:
-        place = source.where(("command",))
-        raise ConfigurationProblems([Problem(place, "command", str(error))]) from None
 
 
 def kind_of(source: Source) -> str:
@@ -73,57 +41,15 @@ def check_file(
         found = kind or kind_of(source)
         if found == "agent":
             load_source(AgentConfig, source)
-        else:
-            _check_plugins(source, kafka or _SOME_KAFKA)
+            return found, []
+        return found, _check_task(task_source(source), kafka or _SOME_KAFKA)
     except ConfigurationProblems as error:
         return found, list(error.problems)
-    except ConfigurationInvalid as error:
-        return found, [Problem(name, "", error.message)]
-    return found, []
 
 
-def _check_plugins(source: Source, kafka: KafkaConfig) -> None:
+def _check_task(source: Source, kafka: KafkaConfig) -> list[Problem]:
     from otus_agent.registry import PluginRegistry
-    from otus_agent.resolve import TaskInvalid, resolve_task
+    from otus_agent.task import TaskEnvironment
 
-    prefix = _prefix(source)
-    task = validate(TaskConfig, source, prefix)
-
-    def with_inherited(kind: str, section: Mapping[str, Any]) -> Mapping[str, Any]:
-        return inherit(kafka, section) if kind == "kafka" else section
-
-    try:
-        resolve_task(task, PluginRegistry.load(), with_inherited)
-    except TaskInvalid as error:
-        raise ConfigurationProblems(
-            [
-                Problem(
-                    source.where((*prefix, *problem.path), key=_is_about_key(problem.message)),
-                    ".".join(str(part) for part in problem.path),
-                    problem.message,
-                )
-                for problem in error.problems
-            ]
-        ) from None
-    except OtusError as error:
-        place = _place_of_plugin(source, prefix, str(error.details.get("name", "")))
-        raise ConfigurationProblems([Problem(*place, error.message)]) from None
-
-
-def _is_about_key(message: str) -> bool:
-    return message.startswith("unknown key")
-
-
-def _place_of_plugin(source: Source, prefix: tuple[str, ...], name: str) -> tuple[str, str]:
-    """Where the plugin of this name stands in the document, and its key."""
-    if name:
-        for path in source.values:
-            if path[: len(prefix)] != prefix or not path[len(prefix) :]:
-                continue
-            value: Any = source.data
-            for part in path:
-                value = value[part]
-            below = path[len(prefix) :]
-            if value == name and below[0] in ("capture", "parsers", "processors", "reporters"):
-                return source.where(path), ".".join(str(part) for part in below)
-    return source.name, ""
+    environment = TaskEnvironment("", PluginRegistry.load(), kafka)
+    return task_problems(source, environment.registry, environment.inherit)

@@ -7,16 +7,13 @@ file, the environment variable or the flag.
 
 from __future__ import annotations
 
-import difflib
 import json
-import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from otus_agent.config.documents import (
     DocumentError,
@@ -25,8 +22,13 @@ from otus_agent.config.documents import (
     parse_document,
     resolve_plain,
 )
-from otus_agent.config.masking import MASK, is_secret_key
-from otus_sdk.errors import ConfigurationInvalid
+from otus_agent.config.explaining import (
+    ConfigurationProblems,
+    Problem,
+    alternatives,
+    nearest,
+    problems_of,
+)
 
 MAX_FILE_OCTETS = 16 * 1024 * 1024
 
@@ -47,30 +49,12 @@ OTHER_ENVIRONMENT_NAMES = frozenset(
         "OTUS_WHEEL_PLATFORM",
     }
 )
+# Those of them that are worth proposing.
+_USERS_OTHER_NAMES = ("OTUS_CONFIG", "OTUS_SOCKET", "OTUS_OUTPUT", "OTUS_PLUGIN_PATH")
+_FLAG = "--set "
 _OTHER_ENVIRONMENT_PREFIXES = ("OTUS_TEST_", "OTUS_BENCH_")
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """One complaint: where, about which key, and what is wrong and allowed."""
-
-    where: str
-    key: str
-    message: str
-
-    def __str__(self) -> str:
-        return ": ".join(part for part in (self.where, self.key, self.message) if part)
-
-
-class ConfigurationProblems(ConfigurationInvalid):
-    """A configuration that can't be used; ``problems`` has all that is wrong with it."""
-
-    def __init__(self, problems: Sequence[Problem]) -> None:
-        lines = [str(problem) for problem in problems]
-        super().__init__("; ".join(lines), details={"problems": lines})
-        self.problems = tuple(problems)
 
 
 @dataclass(slots=True)
@@ -177,39 +161,22 @@ def load_source(
     if environment is not None:
         problems += _apply_environment(source, model, environment)
     for key, text in (flags or {}).items():
-        problems += _apply_text(source, model, tuple(key.split(".")), text, f"--set {key}")
+        problems += _apply_text(source, model, tuple(key.split(".")), text, _FLAG + key)
     if problems:
         raise ConfigurationProblems(problems)
     return validate(model, source)
 
 
-def validate(model: type[ModelT], source: Source, prefix: KeyPath = ()) -> ModelT:
-    """Source's data (below prefix) as a model.
+def validate(model: type[ModelT], source: Source) -> ModelT:
+    """Source's data as a model.
 
     Raises:
         ConfigurationProblems: one or more values are wrong.
     """
-    data = source.data
-    for part in prefix:
-        data = data[part]
-    if data is None:
-        data = {}
     try:
-        return model.model_validate(data)
+        return model.model_validate({} if source.data is None else source.data)
     except ValidationError as error:
-        raise ConfigurationProblems(problems_of(error, model, source, prefix)) from None
-
-
-def problems_of(
-    error: ValidationError, model: type[BaseModel], source: Source, prefix: KeyPath = ()
-) -> list[Problem]:
-    """The problems that a pydantic error tells of, in the order of their places in source."""
-    problems = [_explain(details, model, source, prefix) for details in error.errors()]
-    return sorted(problems, key=_place)
-
-
-def _place(problem: Problem) -> tuple[int, ...]:
-    return tuple(int(part) for part in problem.where.split(":")[-2:] if part.isdigit())
+        raise ConfigurationProblems(problems_of(error, model, source)) from None
 
 
 # --- Environment and flags ---------------------------------------------------
@@ -235,7 +202,7 @@ def _apply_text(
     """Puts text at the key path that parts name; returns what is wrong with it."""
     resolved = _resolve(model, parts, source.data)
     if resolved is None:
-        return [Problem(where, "", f"unknown key{_nearest(where, _names_like(where, model))}")]
+        return [Problem(where, "", f"unknown key{_nearest_name(where, model)}")]
     path, annotation = resolved
     try:
         value = parse_text(text, annotation)
@@ -275,7 +242,7 @@ def _resolve(
 
 
 def _step(annotation: Any, part: str, data: Any) -> tuple[str | int, Any] | None:
-    for candidate in _alternatives(annotation):
+    for candidate in alternatives(annotation):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             for name, field_info in candidate.model_fields.items():
                 if name.lower() == part.lower():
@@ -308,16 +275,6 @@ def _put(target: Any, key: str | int, value: Any) -> Any:
     return value
 
 
-def _alternatives(annotation: Any) -> list[Any]:
-    """The types that an annotation allows, unions and Annotated taken apart."""
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        return _alternatives(get_args(annotation)[0])
-    if origin in (Union, types.UnionType):
-        return [one for member in get_args(annotation) for one in _alternatives(member)]
-    return [annotation]
-
-
 def parse_text(text: str, annotation: Any) -> Any:
     """The value of an environment variable or flag for a key of this type.
 
@@ -329,10 +286,10 @@ def parse_text(text: str, annotation: Any) -> Any:
     Raises:
         ValueError: it looks like JSON and is not.
     """
-    alternatives = _alternatives(annotation)
-    if type(None) in alternatives and text in ("", "null", "~"):
+    kinds = alternatives(annotation)
+    if type(None) in kinds and text in ("", "null", "~"):
         return None
-    for alternative in alternatives:
+    for alternative in kinds:
         origin = get_origin(alternative)
         is_model = isinstance(alternative, type) and issubclass(alternative, BaseModel)
         if origin in (list, tuple, set, frozenset):
@@ -343,9 +300,9 @@ def parse_text(text: str, annotation: Any) -> Any:
             if is_model or text.lstrip().startswith("{"):
                 return _parse_json(text)
             return _parse_pairs(text)
-    if Any in alternatives:
+    if Any in kinds:
         return _parse_json(text) if text.lstrip()[:1] in ("[", "{") else resolve_plain(text.strip())
-    if alternatives == [str] or not any(one in (int, float, bool) for one in alternatives):
+    if kinds == [str] or not any(one in (int, float, bool) for one in kinds):
         return text
     return resolve_plain(text.strip())
 
@@ -377,123 +334,18 @@ def key_paths(model: type[BaseModel]) -> list[tuple[str, ...]]:
     paths: list[tuple[str, ...]] = []
     for name, field_info in model.model_fields.items():
         paths.append((name,))
-        for alternative in _alternatives(field_info.annotation):
+        for alternative in alternatives(field_info.annotation):
             if isinstance(alternative, type) and issubclass(alternative, BaseModel):
                 paths += [(name, *below) for below in key_paths(alternative)]
     return paths
 
 
-def _names_like(where: str, model: type[BaseModel]) -> list[str]:
-    if where.startswith("--set "):
-        return [f"--set {'.'.join(path)}" for path in key_paths(model)]
-    return environment_names(model)
-
-
-# --- Explaining what is wrong ------------------------------------------------
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """``, did you mean 'x'?`` or the list of what is known, when that is short."""
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f", did you mean {near[0]!r}?"
-    if names and len(names) <= 12:
-        return f", known are {', '.join(names)}"
-    return ""
-
-
-def _explain(
-    details: ErrorDetails, model: type[BaseModel], source: Source, prefix: KeyPath
-) -> Problem:
-    path = (*prefix, *_real_path(details["loc"], source, prefix))
-    kind = details["type"]
-    if kind == "extra_forbidden":
-        known = _keys_at(model, details["loc"][:-1])
-        message = "unknown key" + _nearest(str(path[-1]), known)
-        return Problem(source.where(path, key=True), dotted(path), message)
-    if kind == "missing":
-        return Problem(source.where(path), dotted(path), "missing, must be given")
-    return Problem(source.where(path), dotted(path), _message(details, path))
-
-
-def _message(details: ErrorDetails, path: KeyPath) -> str:
-    text = details["msg"]
-    context = details.get("ctx") or {}
-    match details["type"]:
-        case "value_error":
-            text = str(context.get("error", text))
-        case "literal_error" | "enum":
-            text = f"must be {context['expected']}"
-        case "union_tag_invalid":
-            text = f"must have {context['discriminator']} {context['expected_tags']}"
-        case "union_tag_not_found":
-            return f"must have a {context['discriminator']}"
-        case "too_short":
-            text = f"must have at least {context['min_length']} entries"
-        case "model_type" | "model_attributes_type" | "dict_type" | "dataclass_type":
-            text = "must be a mapping of keys to values"
-        case _:
-            text = text.replace("Input should be", "must be").replace("Input should", "must")
-            text = text[:1].lower() + text[1:]
-    return text + _given(details["input"], path)
-
-
-def _given(value: Any, path: KeyPath) -> str:
-    if any(isinstance(part, str) and is_secret_key(part) for part in path):
-        return f", not {MASK}"
-    if isinstance(value, dict):
-        return "" if len(value) > 3 else f", not {_shortened(json.dumps(value, default=str))}"
-    return f", not {_shortened(repr(value))}"
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _real_path(loc: tuple[str | int, ...], source: Source, prefix: KeyPath) -> KeyPath:
-    """Loc without the names of union members that pydantic puts into it."""
-    data = source.data
-    for part in prefix:
-        data = _member(data, part)
-    path: KeyPath = ()
-    for index, part in enumerate(loc):
-        is_last = index == len(loc) - 1
-        if isinstance(data, dict) and (part in data or is_last):
-            data = data.get(part)
-        elif isinstance(data, list) and isinstance(part, int):
-            data = _member(data, part)
-        elif data is None and isinstance(part, str):
-            pass
-        else:
-            continue
-        path = (*path, part)
-    return path
-
-
-def _keys_at(model: type[BaseModel], loc: tuple[str | int, ...]) -> list[str]:
-    """The keys that are known at a place in a model."""
-    annotations: list[Any] = [model]
-    for part in loc:
-        below = [one for annotation in annotations for one in _below(annotation, part)]
-        annotations = below or annotations
-    models = [one for one in annotations if isinstance(one, type) and issubclass(one, BaseModel)]
-    tagged = [one for one in models if loc and _has_tag(one, loc[-1])]
-    return [name for one in tagged or models for name in one.model_fields]
-
-
-def _below(annotation: Any, part: str | int) -> list[Any]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        info = annotation.model_fields.get(str(part))
-        return _alternatives(info.annotation) if info else []
-    origin = get_origin(annotation)
-    if origin is dict:
-        return _alternatives(get_args(annotation)[1])
-    if origin in (list, tuple) and isinstance(part, int):
-        return _alternatives(get_args(annotation)[0])
-    return []
-
-
-def _has_tag(model: type[BaseModel], tag: str | int) -> bool:
-    info = model.model_fields.get("type")
-    return info is not None and tag in get_args(info.annotation)
+def _nearest_name(where: str, model: type[BaseModel]) -> str:
+    """The variable or flag that was meant, or which sections there are."""
+    if where.startswith(_FLAG):
+        names = [_FLAG + ".".join(path) for path in key_paths(model)]
+        sections = [f"{_FLAG}{section}" for section in model.model_fields]
+        return nearest(where, names, _FLAG) or nearest("", sections, _FLAG)
+    names = [*environment_names(model), *_USERS_OTHER_NAMES]
+    sections = [f"{ENVIRONMENT_PREFIX}{section.upper()}__..." for section in model.model_fields]
+    return nearest(where, names, ENVIRONMENT_PREFIX) or nearest("", sections)

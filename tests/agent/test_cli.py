@@ -170,6 +170,29 @@ def test_validate_knows_tasks_and_the_keys_of_their_plugins(run: Run, tmp_path: 
     assert json.loads(out)[0]["valid"] is False
 
 
+def test_validate_tells_of_a_tasks_keys_and_its_plugins_ones_at_once(
+    run: Run, tmp_path: Path
+) -> None:
+    """What is wrong with one section hides nothing in another, the capture filter included."""
+    file = tmp_path / "task.json"
+    file.write_text(
+        '{"id": "no spaces please",\n'
+        ' "capture": {"type": "pcap", "files": ["x"], "bpf_filter": "udp prt 5060"},\n'
+        ' "decoder": {"ip_reassembly": "perhaps"},\n'
+        ' "processors": [{"type": "filter", "config": {"drop_if": "sip.method == 5"}}],\n'
+        ' "reporters": [{"type": "console", "config": {"format": "xml"}}]}\n'
+    )
+    code, _, err = run("validate", str(tmp_path))  # a directory stands for its files
+    assert code == 5
+    told = [line.removeprefix(f"{file}:") for line in err.splitlines()]
+    assert told[0].startswith("1:8: id: must match ^[A-Za-z0-9]")
+    assert told[1].startswith('2:60: capture.bpf_filter: "udp prt 5060": ')
+    assert told[2] == "3:31: decoder.ip_reassembly: must be true or false, not 'perhaps'"
+    assert told[3].startswith("4:58: processors.0.config.drop_if: expression, column 12: ")
+    assert told[4].startswith("5:57: reporters.0.config.format: must be ")
+    assert told[5:] == ["otus: 5 problems in 1 of 1 files"]
+
+
 def test_what_is_shipped_is_valid(run: Run, root: Path) -> None:
     assert run("validate", str(root / "configs" / "config.yml"))[0] == 0
     for file in sorted((root / "configs" / "tasks").iterdir()):

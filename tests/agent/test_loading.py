@@ -140,11 +140,27 @@ def test_every_key_has_an_environment_variable_that_reaches_it() -> None:
         ),
         (
             "log: {outputs: [{type: loki, endpoint: 'http://x', password: [hunter2]}]}",
-            f"otus.yml:1:62: log.outputs.0.password: must be a valid string, not {MASK}",
+            f"otus.yml:1:62: log.outputs.0.password: must be text, not {MASK}",
         ),
         (
             "daemon: {shutdown_timeout: soon}",
             "otus.yml:1:28: daemon.shutdown_timeout: must be a duration such as 500ms, 5s or 1m30s, not 'soon'",
+        ),
+        (
+            "log: {outputs: [{type: stdin}]}",
+            "otus.yml:1:24: log.outputs.0.type: must be 'file', 'loki', 'stdout' or 'stderr', not 'stdin'",
+        ),
+        ("log: {outputs: 1}", "otus.yml:1:16: log.outputs: must be a list, not 1"),
+        (
+            "metrics: {enabled: ja}",
+            "otus.yml:1:20: metrics.enabled: must be true or false, not 'ja'",
+        ),
+        (
+            "log: {outputs: [{type: loki, endpoint: 'ftp://me:hunter2@x'}]}",
+            (
+                "otus.yml:1:40: log.outputs.0.endpoint: must be an http:// or https:// URL, "
+                f"not 'ftp://me:{MASK}@x'"
+            ),
         ),
         ("metrics: 5", "otus.yml:1:10: metrics: must be a mapping of keys to values, not 5"),
     ],
@@ -159,6 +175,21 @@ def test_unknown_environment_names_and_flags_name_the_nearest() -> None:
     assert problems(environment={"OTUS_LGO__LEVEL": "x"}, flags={"log.levl": "x"}) == [
         "OTUS_LGO__LEVEL: unknown key, did you mean 'OTUS_LOG__LEVEL'?",
         "--set log.levl: unknown key, did you mean '--set log.level'?",
+    ]
+
+
+def test_an_unknown_name_without_a_near_one_is_told_the_sections() -> None:
+    """What all names begin with makes none like another."""
+    assert problems(environment={"OTUS_SOKET": "x", "OTUS_X": "x"}, flags={"foo.bar": "x"}) == [
+        "OTUS_SOKET: unknown key, did you mean 'OTUS_SOCKET'?",
+        (
+            "OTUS_X: unknown key, known are OTUS_DAEMON__..., OTUS_LOG__..., OTUS_KAFKA__..., "
+            "OTUS_METRICS__..., OTUS_AGENT__..."
+        ),
+        (
+            "--set foo.bar: unknown key, known are --set daemon, --set log, --set kafka, "
+            "--set metrics, --set agent"
+        ),
     ]
 
 

@@ -147,7 +147,7 @@ def test_all_problems_are_listed_with_their_keys() -> None:
     assert problems["capture", "interfce"] == "unknown key, did you mean 'interface'?"
     assert "did you mean 'sip'" in problems["parsers", 0, "type"]
     assert problems["reporters", 0, "config", "sice"] == "unknown key, did you mean 'size'?"
-    assert "integer" in problems["reporters", 1, "config", "size"]
+    assert problems["reporters", 1, "config", "size"] == "must be a whole number, not 'two'"
     assert any("may not be bad" in message for message in problems.values())
 
 

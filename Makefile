@@ -134,7 +134,7 @@ demo-offline: build ## the same from the bundled capture, without root
 .PHONY: test pytest
 test: $(STAMPS)/system-test lint core-test pytest ## all: lint, C unit tests, Python tests
 pytest: dev
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest --durations=30 --durations-min=2 $(PYTEST_ARGS)
 
 .PHONY: lint lint-python lint-c format
 lint: lint-python lint-c ## ruff, mypy, clang-format, C warnings of gcc and clang
@@ -144,10 +144,9 @@ lint-python: dev
 	$(VENV)/bin/mypy
 lint-c: dev $(STAMPS)/system-test
 	@$(VENV)/bin/clang-format --dry-run -Werror $(C_FILES)
-	@for file in $(filter %.c,$(C_FILES)); do \
-		for compiler in gcc $(CLANG); do \
-			$$compiler $(C_FLAGS) $(C_WARNINGS) -fsyntax-only $$file; \
-		done; \
+	@for compiler in gcc $(CLANG); do \
+		printf '%s\0' $(filter %.c,$(C_FILES)) | \
+			xargs -0 -n 8 -P "$$(nproc)" $$compiler $(C_FLAGS) $(C_WARNINGS) -fsyntax-only; \
 	done
 format: dev ## writes what `make lint` would ask for
 	$(VENV)/bin/ruff check --fix-only --quiet
@@ -168,8 +167,10 @@ $(CT)/%: core_c/tests/%.c $(CT_OBJECTS)
 	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) -o $@
 -include $(wildcard $(CT)/*.d)
 
-.PHONY: core-test
-core-test: $(CT_PROGRAMS) ## C unit tests under ASan and UBSan
+.PHONY: core-test core-test-build
+core-test-build: $(CT_PROGRAMS)
+core-test: ## C unit tests under ASan and UBSan
+	@$(MAKE) --no-print-directory -j "$$(nproc)" core-test-build
 	@failed=(); \
 	for program in $(CT_PROGRAMS); do \
 		echo "== $$(basename $$program)"; \
@@ -210,7 +211,8 @@ $(FZ)/%: core_c/fuzz/%.c $(FZ_MAIN) $(FZ_OBJECTS)
 fuzz-build: $(FZ_PROGRAMS)
 fuzz: FUZZ_SECONDS := 3600
 fuzz: fuzz-smoke ## an hour of each fuzz target (FUZZ_SECONDS)
-fuzz-smoke: $(FZ_PROGRAMS) ## a minute of each fuzz target (FUZZ_SECONDS)
+fuzz-smoke: ## a minute of each fuzz target (FUZZ_SECONDS)
+	@$(MAKE) --no-print-directory -j "$$(nproc)" fuzz-build
 	@for name in $(FZ_NAMES); do \
 		echo "== $$name"; \
 		mkdir -p $(FZ)/found/$$name $(FZ)/crashes; \

@@ -306,16 +306,22 @@ class Agent:
 
         Returns:
             Changed keys: ``applied``; ``restart_needed``, which stay as they
-            were; and ``failed`` (section to reason), which stay as well.
+            were; and ``failed`` (section to reason), which stay as well. Under
+            ``tasks_as_before``, ids of tasks that run on with what they inherited
+            when they started.
 
         Raises:
             ConfigurationInvalid: the new one does not hold; nothing changed.
         """
         async with self._reloading:
             if self._read_config is None:
-                return {"applied": [], "restart_needed": [], "failed": {}}
+                return {"applied": [], "restart_needed": [], "failed": {}, "tasks_as_before": []}
             new = await asyncio.to_thread(self._read_config)
             changed = changed_keys(self.config, new)
+            if self.logs is not None and self.logs.level != new.log.level:
+                # The file is as it was, and log.level had been changed since.
+                changed = sorted({*changed, "log.level"})
+            inherited = self._inherited()
             restart_needed = [key for key in changed if key in RESTART_KEYS]
             merged = _with_old_values(self.config, new, restart_needed)
             failed = await self._apply_sections(merged)
@@ -324,14 +330,31 @@ class Agent:
                 for key in changed
                 if key not in restart_needed and key.partition(".")[0] not in failed
             ]
+            now = self._inherited()
+            answer = {
+                "applied": applied,
+                "restart_needed": restart_needed,
+                "failed": failed,
+                "tasks_as_before": [key for key, was in inherited.items() if now.get(key) != was],
+            }
             level = _log.warning if failed or restart_needed else _log.info
-            level(
-                "configuration reloaded",
-                applied=applied,
-                restart_needed=restart_needed,
-                failed=failed,
-            )
-            return {"applied": applied, "restart_needed": restart_needed, "failed": failed}
+            level("configuration reloaded", **answer)
+            return answer
+
+    def _inherited(self) -> dict[str, Any]:
+        """What each task that runs takes, or would take now, from the global configuration."""
+        configs = [
+            entry.config
+            for entry in self.supervisor.entries.values()
+            if entry.task is not None and entry.config is not None
+        ]
+        if not configs:
+            return {}
+        inherit = self.environment().inherit
+        return {
+            config.id: [inherit(one.type, one.config) for one in config.with_inheritance]
+            for config in configs
+        }
 
     async def _apply_sections(self, new: AgentConfig) -> dict[str, str]:
         """Puts the sections of new in force one by one; one that fails stays as it was."""

@@ -16,6 +16,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -34,15 +35,18 @@ _log = get_logger(__name__)
 
 EXIT_OK = 0
 EXIT_ERROR = 1
-EXIT_INVALID_CONFIGURATION = 5
 
 # What a part may take to stop, beyond the tasks' own deadline.
 PART_TIMEOUT_S = 5.0
 
 
+FIRST_RETRY_S = 1.0
+LONGEST_RETRY_S = 60.0
+
+# What runs beside the agent, by the section of the configuration that wants it.
 _PARTS = {
-    "telemetry": ("otus_agent.telemetry", "Telemetry"),
-    "fleet": ("otus_agent.kafka", "FleetDoor"),
+    "metrics": ("otus_agent.telemetry", "Telemetry"),
+    "kafka": ("otus_agent.kafka", "FleetDoor"),
 }
 
 
@@ -80,6 +84,7 @@ class Daemon:
         self._agent: Agent | None = None
         self._door: RpcServer | None = None
         self._parts: dict[str, Part] = {}
+        self._changing_parts = asyncio.Lock()
         self._signals = 0
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -99,6 +104,7 @@ class Daemon:
         self._pid_file.acquire()
         try:
             hardening.forbid_core_dumps()
+            hardening.raise_descriptor_limit()
             return asyncio.run(self._main(on_ready))
         finally:
             self._logs.close()
@@ -160,25 +166,41 @@ class Daemon:
 
     async def _start_rest(self, agent: Agent) -> None:
         await agent.supervisor.start_loaded()
-        agent.reload_hooks.append(("metrics", self._restart_telemetry))
-        agent.reload_hooks.append(("kafka", self._restart_fleet))
-        await self._start_parts(agent.config)
+        for name in _PARTS:
+            agent.reload_hooks.append((name, partial(self._restart, name)))
+        await asyncio.gather(*(self._bring_up(name) for name in self._wanted_parts()))
         # What is there now lives as long as the daemon: no need to walk it again.
         gc.collect()
         gc.freeze()
 
-    async def _start_parts(self, config: AgentConfig) -> None:
-        wanted = {"telemetry": config.metrics.enabled, "fleet": config.kafka is not None}
-        for name in (name for name, is_wanted in wanted.items() if is_wanted):
-            try:
-                await self._start_part(name)
-            except ImportError as error:
-                _log.warning("part is not installed", part=name, reason=str(error))
-            except Exception as error:  # noqa: BLE001 capture goes on without it
-                _log.exception("part did not start", part=name, reason=str(error))
+    def _wanted_parts(self) -> list[str]:
+        assert self._agent is not None  # noqa: S101 made before anything starts
+        config = self._agent.config
+        wanted = {"metrics": config.metrics.enabled, "kafka": config.kafka is not None}
+        return [name for name, is_wanted in wanted.items() if is_wanted]
+
+    async def _bring_up(self, name: str) -> None:
+        """Starts a part, tries again while it can't, and tells why until then."""
+        assert self._agent is not None  # noqa: S101 made before anything starts
+        delay_s, told = FIRST_RETRY_S, ""
+        while True:
+            async with self._changing_parts:
+                if name in self._parts or name not in self._wanted_parts():
+                    return
+                try:
+                    await self._start_part(name)
+                    return
+                except Exception as error:  # noqa: BLE001 capture goes on without it
+                    reason = str(error) or type(error).__name__
+            self._agent.parts[name] = partial(dict, error=reason)
+            if reason != told:
+                _log.error("part did not start and is tried again", part=name, reason=reason)
+                told = reason
+            await asyncio.sleep(delay_s)
+            delay_s = min(2 * delay_s, LONGEST_RETRY_S)
 
     async def _start_part(self, name: str) -> None:
-        """Starts telemetry or the fleet door.
+        """Starts metrics or the fleet door.
 
         Raises:
             Exception: whatever it raised; it is stopped again.
@@ -191,27 +213,29 @@ class Daemon:
             raise ImportError(f"{module} has no {class_name}")
         part: Part = make(self._agent)
         try:
-            await _maybe_awaited(part.start())
+            await part.start()
         except Exception:
             with contextlib.suppress(Exception):
-                await _maybe_awaited(part.stop())
+                await part.stop()
             raise
         self._parts[name] = part
 
     async def _stop_part(self, name: str) -> None:
+        assert self._agent is not None  # noqa: S101 made before anything starts
         part = self._parts.pop(name, None)
+        self._agent.parts.pop(name, None)
         if part is None:
             return
         try:
             async with asyncio.timeout(PART_TIMEOUT_S):
-                await _maybe_awaited(part.stop())
+                await part.stop()
         except TimeoutError:
             _log.error("part does not stop and is given up", part=name)
         except Exception:  # noqa: BLE001 the rest has to stop as well
             _log.exception("part stop raised", part=name)
 
     async def _stop_fleet_commands(self) -> None:
-        part = self._parts.get("fleet")
+        part = self._parts.get("kafka")
         if part is None or not hasattr(part, "stop_commands"):
             return
         try:
@@ -222,35 +246,30 @@ class Daemon:
         except Exception:  # noqa: BLE001 the rest has to stop as well
             _log.exception("fleet commands did not stop")
 
-    async def _restart_telemetry(self, old: AgentConfig, new: AgentConfig) -> None:
-        await self._restart("telemetry", old, new, wanted=new.metrics.enabled)
+    async def _restart(self, name: str, old: AgentConfig, new: AgentConfig) -> None:
+        """Has a part go over to the new configuration, or leaves it on the old one.
 
-    async def _restart_fleet(self, old: AgentConfig, new: AgentConfig) -> None:
-        part = self._parts.get("fleet")
-        if part is not None and hasattr(part, "reload"):
-            # The command in hand may be this reload: it must not wait for its own end.
-            await part.reload(old, new)
-            return
-        await self._restart("fleet", old, new, wanted=new.kafka is not None)
-
-    async def _restart(
-        self, name: str, old: AgentConfig, new: AgentConfig, *, wanted: bool
-    ) -> None:
-        """Stops a part and starts it by the new configuration, or again by the old one."""
+        Raises:
+            Exception: why it can't be had by the new one.
+        """
         assert self._agent is not None  # noqa: S101 reload comes through the agent
-        was_running = name in self._parts
-        await self._stop_part(name)
-        if not wanted:
-            return
-        self._agent.config = new
-        try:
-            await self._start_part(name)
-        except Exception:
-            self._agent.config = old
-            if was_running:
-                with contextlib.suppress(Exception):
+        async with self._changing_parts:
+            part = self._parts.get(name)
+            if part is not None and hasattr(part, "reload"):
+                # The command in hand may be this reload: it must not wait for its own end.
+                await part.reload(old, new)
+                return
+            await self._stop_part(name)
+            self._agent.config = new
+            try:
+                if name in self._wanted_parts():
                     await self._start_part(name)
-            raise
+            except Exception:
+                self._agent.config = old
+                if part is not None:
+                    with contextlib.suppress(Exception):
+                        await self._start_part(name)
+                raise
 
     # --- Signals -------------------------------------------------------------
 
@@ -317,18 +336,13 @@ class Daemon:
             task.cancel()
         await self._stop_fleet_commands()
         await agent.stop(timeout_s)
-        await self._stop_part("fleet")  # now that the tasks' last states are told
-        await self._stop_part("telemetry")
+        await self._stop_part("kafka")  # now that the tasks' last states are told
+        await self._stop_part("metrics")
         await door.stop()
         for task in watchdogs:
             task.cancel()
         await asyncio.gather(*self._background, return_exceptions=True)
         _log.info("daemon stopped")
-
-
-async def _maybe_awaited(result: Any) -> None:
-    if hasattr(result, "__await__"):
-        await result
 
 
 def run(invocation: Invocation, *, background: bool = False) -> int:
@@ -380,6 +394,9 @@ def _run_in_background(invocation: Invocation, config: AgentConfig) -> int:
     except (OtusError, OSError) as error:
         with contextlib.suppress(OSError):
             os.write(writing, str(error).encode())
+    except Exception as error:  # noqa: BLE001 nobody else is left to tell
+        with contextlib.suppress(OSError):
+            os.write(writing, f"{type(error).__name__}: {error}".encode())
     finally:
         os._exit(code)
 

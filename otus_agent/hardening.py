@@ -7,6 +7,7 @@ created at any time, so these stay; all others go, for good.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -55,6 +56,13 @@ def forbid_core_dumps() -> None:
     """Keeps packets and credentials in memory out of core files and of other processes."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def raise_descriptor_limit() -> None:
+    """Allows as many descriptors as may be: a shell's usual 1,024 are the socket's clients alone."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def effective_capabilities() -> int:

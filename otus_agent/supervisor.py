@@ -34,6 +34,8 @@ ACTIVE_STATES = frozenset({"created", "starting", "running", "stopping"})
 
 # Beyond its own deadline a task gets this long before it is given up.
 STOP_GRACE_S = 5.0
+# What a stop gets once it is hurried: enough to count what is dropped.
+HURRIED_STOP_S = 1.0
 FIRST_RESTART_DELAY_S = 1.0
 
 
@@ -57,6 +59,9 @@ class RunningTask(Protocol):
 
     async def stop(self, deadline_s: float) -> None:
         """Stops it within a deadline. Safe twice."""
+
+    def hurry(self) -> None:
+        """Lets a stop that waits for reporters drop what is not flushed, now."""
 
     def status(self) -> dict[str, Any]:
         """State, counters and ledger, as JSON knows them."""
@@ -543,6 +548,11 @@ class Supervisor:
         try:
             await asyncio.wait((stops, hurried), return_when=asyncio.FIRST_COMPLETED)
             if not stops.done():
+                for entry in entries:
+                    if entry.task is not None:
+                        entry.task.hurry()
+                await asyncio.wait((stops,), timeout=HURRIED_STOP_S)
+            if not stops.done():
                 _log.warning("tasks are given up", states=self.counts())
                 stops.cancel()
             await asyncio.gather(stops, return_exceptions=True)
@@ -550,7 +560,7 @@ class Supervisor:
             hurried.cancel()
 
     def hurry(self) -> None:
-        """Makes ``stop_all`` give up what has not stopped yet."""
+        """Makes ``stop_all`` drop what is not flushed, and give up what still does not stop."""
         self._hurry.set()
 
     async def _shut(self, entry: TaskEntry, timeout_s: float) -> None:

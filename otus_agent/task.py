@@ -23,6 +23,7 @@ import otus_core
 from otus_agent.bridge import Delivery, ReporterAccount
 from otus_agent.capture_filter import (
     LINK_ETHERNET,
+    CaptureFilter,
     compile_capture_filter,
     fanout_program,
     interface_link_type,
@@ -560,8 +561,19 @@ def compile_filters(native: NativeStage | None, config: TaskConfig) -> Filters:
         exact=made.exact,
         exact_view=otus_core.ExactView(made.exact_view),
         fanout=fanout_program(tuple(ports), ports) if live else (),
-        note=f"capture filter: {made.explanation[0]} (otus explain-filter)" if expression else "",
+        note=_filter_note(expression, made) if expression else "",
     )
+
+
+def _filter_note(expression: str, made: CaptureFilter) -> str:
+    """What becomes of the operator's filter, in one line."""
+    if not made.exact:
+        return "capture filter: runs as it is given, on whole frames"
+    how = (
+        "the kernel runs a wider one, so that fragments, VLAN tags and tunnels are not lost; "
+        "the exact one judges packets after decoding"
+    )
+    return f"capture filter: {how} (otus explain-filter {expression!r})"
 
 
 async def _until(event: asyncio.Event, seconds: float) -> bool:

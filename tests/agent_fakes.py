@@ -16,7 +16,7 @@ class FakeTask:
     """A task without packets.
 
     Its capture section tells how it behaves: ``start: fail|hang|raise``,
-    ``stop: hang|raise``.
+    ``stop: hang|raise``, or ``flush``: it takes until it is hurried.
     """
 
     def __init__(self, config: TaskConfig) -> None:
@@ -26,6 +26,7 @@ class FakeTask:
         self.last_error = ""
         self.finished = asyncio.Event()
         self.stopped_with: float | None = None
+        self._hurried = asyncio.Event()
 
     async def start(self) -> None:
         self.state = "starting"
@@ -48,11 +49,16 @@ class FakeTask:
         match self.behaviour.get("stop"):
             case "hang":
                 await asyncio.sleep(3600)
+            case "flush":
+                await self._hurried.wait()
             case "raise":
                 raise RuntimeError("not an Otus error")
         await asyncio.sleep(0)
         self.state = "stopped"
         self.finished.set()
+
+    def hurry(self) -> None:
+        self._hurried.set()
 
     def end(self, error: str = "") -> None:
         """Ends by itself, as at the end of a file or by a failure."""

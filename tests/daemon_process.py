@@ -82,7 +82,7 @@ class DaemonProcess:
         self.wait_ready()
         return self
 
-    def wait_ready(self, deadline_s: float = 20.0) -> None:
+    def wait_ready(self, deadline_s: float = 60.0) -> None:
         def answers() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
@@ -120,13 +120,13 @@ class DaemonProcess:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
-    def stop(self, deadline_s: float = 20.0) -> int:
+    def stop(self, deadline_s: float = 60.0) -> int:
         """As an operator does: SIGTERM, and its exit code."""
         assert self.process is not None
         self.signal(signal.SIGTERM)
         return self.process.wait(deadline_s)
 
-    def call(self, method: str, deadline_s: float = 10.0, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, deadline_s: float = 60.0, **params: Any) -> dict[str, Any]:
         """One JSON-RPC call on a connection of its own."""
         request = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
         with socket.socket(socket.AF_UNIX) as client:

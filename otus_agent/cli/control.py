@@ -67,6 +67,8 @@ def reload(settings: Settings) -> None:
             print(f"needs restart   {key}")
         for section, reason in answer["failed"].items():
             print(f"failed          {section}: {reason}")
+        for task_id in answer["tasks_as_before"]:
+            print(f"as before       task {task_id}, until it is created anew")
         if not any(answer.values()):
             print("nothing changed")
 

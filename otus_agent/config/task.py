@@ -204,6 +204,11 @@ class TaskConfig(ConfigModel):
         return self
 
     @property
+    def with_inheritance(self) -> tuple[PluginSection, ...]:
+        """The sections that may take something from the global configuration."""
+        return (*self.processors, *self.reporters)
+
+    @property
     def reporter_names(self) -> tuple[str, ...]:
         """What the ledger calls each reporter, in order; all different."""
         taken = {reporter.name for reporter in self.reporters if reporter.name}

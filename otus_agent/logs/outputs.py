@@ -6,7 +6,6 @@ Loki that hangs holds up its own thread and nothing else.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -154,7 +153,8 @@ def write_all(fd: int, octets: bytes) -> None:
         try:
             written = os.write(fd, view)
         except BlockingIOError:
-            with contextlib.suppress(InterruptedError):
-                select.select([], [fd], [], 1.0)
+            room = select.poll()  # select(2) knows no descriptor beyond 1,023
+            room.register(fd, select.POLLOUT)
+            room.poll(1000)
             continue
         view = view[written:]

@@ -52,6 +52,7 @@ class Telemetry:
         """
         self._loop = asyncio.get_running_loop()
         await asyncio.to_thread(self._start)
+        self._agent.parts["metrics"] = self.status
         log.info("metrics are served on port %d", self.port)
 
     def _start(self) -> None:
@@ -79,6 +80,10 @@ class Telemetry:
         register(self._provider, reader)
         LatencyCollector(reader, registry)
         self._endpoint = Endpoint(config, registry, self._check_health, self._check_ready)
+
+    def status(self) -> dict[str, Any]:
+        """Where metrics are to be had."""
+        return {"port": self.port, "path": self._agent.config.metrics.path}
 
     async def stop(self) -> None:
         """Closes the endpoint and pushes a last time. Safe without start, safe twice."""

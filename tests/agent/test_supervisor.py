@@ -274,10 +274,20 @@ async def test_stopping_can_be_hurried(agent: Agent) -> None:
     stopping = asyncio.create_task(agent.supervisor.stop_all(60))
     await wait_until_async(lambda: fake(agent).state == "stopping")
     agent.supervisor.hurry()
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(30):
         await stopping
     with pytest.raises(TaskStartFailed, match="stopping"):
         await agent.supervisor.create(task("late"))
+
+
+async def test_a_hurried_task_that_still_flushes_ends_in_order(agent: Agent) -> None:
+    await agent.supervisor.create(task(stop="flush"))
+    run = fake(agent)
+    stopping = asyncio.create_task(agent.supervisor.stop_all(60))
+    await wait_until_async(lambda: run.state == "stopping")
+    agent.supervisor.hurry()
+    await stopping
+    assert run.state == "stopped"
 
 
 async def test_a_full_disk_refuses_the_task_and_leaves_the_others(

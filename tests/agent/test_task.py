@@ -46,7 +46,7 @@ async def test_states_of_a_task_that_ends_by_itself(capture: str) -> None:
     assert task.ledger().balanced
     await task.start()
     assert task.state is TaskState.RUNNING
-    await asyncio.wait_for(task.finished.wait(), 10)
+    await asyncio.wait_for(task.finished.wait(), 60)
     await task.stop(5)
     assert task.state is TaskState.STOPPED
     assert task.status()["ledger"]["balanced"]
@@ -202,7 +202,7 @@ async def test_a_hanging_reporter_does_not_hold_up_the_end(capture: str, where: 
     plugin = factory(PluginKind.REPORTER, "hanging", lambda: Hanging(where))
     task, out = make_task(capture, plugin, reporters=["hanging", "collect"])
     await task.start()
-    await asyncio.wait_for(task.finished.wait(), 10)
+    await asyncio.wait_for(task.finished.wait(), 60)
     started = time.monotonic()
     await task.stop(0.3)
     assert time.monotonic() - started < 8

@@ -270,6 +270,8 @@ class PipelineWorker:
     ) -> None:
         self.pipeline_id = pipeline_id
         self.error: BaseException | None = None
+        #: Where a file is cut off inside its last record; what came before was taken.
+        self.cut = ""
         self.ended = threading.Event()
         self._cores = cores
         self._core: otus_core.Pipeline | None = next(cores, None)
@@ -354,6 +356,9 @@ class PipelineWorker:
             self._settle_in()
             while self._core is not None:
                 self._run_core(self._core)
+                if cut := self._core.error():
+                    log.warning("capture ended early", pipeline=self.pipeline_id, reason=cut)
+                    self.cut = cut
                 self._retire(self._core)
                 if not self._stopping:
                     self._core = next(self._cores, None)

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import glob
-import gzip
 import io
 import os
 import stat
 import struct
 import threading
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -36,6 +35,7 @@ log = get_logger("otus.capture")
 Instruction = tuple[int, int, int, int]
 PIPE_OCTETS = 1 << 20
 CHUNK_OCTETS = 1 << 18
+PIECE_OCTETS = 1 << 10
 GZIP_MAGIC = b"\x1f\x8b"
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 
@@ -239,7 +239,8 @@ class FileSource:
             self._feed = None
 
     def error(self) -> str:
-        """What was wrong with a compressed file."""
+        """What was wrong with a compressed file; called once its reader has ended."""
+        self.stop()
         return "; ".join(self._errors)
 
     def account(self, core: SourceAccount) -> SourceAccount:
@@ -273,34 +274,40 @@ def expand(patterns: Sequence[str]) -> list[str]:
     return paths
 
 
-def _decompressed(file: io.FileIO, magic: bytes) -> Iterator[bytes]:
-    """What is compressed in the file, piece by piece.
-
-    Raises:
-        EOFError: The file is cut off; what was there has been given.
-    """
+def _decompressor(magic: bytes) -> Callable[[], Any]:
+    """What makes a decompressor of one gzip member or zstd frame."""
     if magic.startswith(GZIP_MAGIC):
-        with gzip.GzipFile(fileobj=file, mode="rb") as reader:
-            while chunk := reader.read(CHUNK_OCTETS):
-                yield chunk
-        return
+        return lambda: zlib.decompressobj(wbits=31)
     try:
         import zstandard
     except ImportError:
         raise UnsupportedProtocol("reading zstd needs the package zstandard") from None
-    # One frame after the other; its stream reader would not tell a cut file.
-    frame = zstandard.ZstdDecompressor().decompressobj()
-    begun = False
-    while octets := file.read(CHUNK_OCTETS):
-        while octets:
-            begun = True
-            yield frame.decompress(octets)
-            octets = frame.unused_data if frame.eof else b""
-            if frame.eof:
-                frame = zstandard.ZstdDecompressor().decompressobj()
-                begun = False
-    if begun:
-        raise EOFError("compressed file ended before its end-of-frame mark")
+    return lambda: zstandard.ZstdDecompressor().decompressobj()
+
+
+def _decompressed(file: io.FileIO, magic: bytes) -> Iterator[bytes]:
+    """What is compressed in the file, piece by piece, one member or frame after the other.
+
+    Small pieces go in, because a thousand times and more may come out.
+
+    Raises:
+        EOFError: The file is cut off; what was there has been given.
+    """
+    make = _decompressor(magic)
+    frame: Any = None
+    while chunk := file.read(CHUNK_OCTETS):
+        for at in range(0, len(chunk), PIECE_OCTETS):
+            octets = chunk[at : at + PIECE_OCTETS]
+            if frame is None:
+                octets = octets.lstrip(b"\0")  # padding between members
+            while octets:
+                frame = frame or make()
+                yield frame.decompress(octets)
+                octets = b""
+                if frame.eof:
+                    octets, frame = frame.unused_data.lstrip(b"\0"), None
+    if frame is not None:
+        raise EOFError("the compressed file is cut off")
 
 
 class _Feed:
@@ -332,10 +339,10 @@ class _Feed:
                     _write_all(self._write_fd, chunk)
         except BrokenPipeError:
             pass  # the pipeline has stopped
-        except (OSError, EOFError, zlib.error, ValueError) as error:
+        except (OSError, EOFError) as error:
             self._error = f"{self._path}: {error}"
         except Exception as error:  # noqa: BLE001 zstandard has an error class of its own
-            self._error = f"{self._path}: {one_line(error)}"
+            self._error = f"{self._path}: can't be decompressed: {error}"
 
 
 def _pipe() -> tuple[int, int]:

@@ -378,10 +378,11 @@ class Task:
                 loop.call_soon_threadsafe(self._worker_ended, worker)
 
     def _worker_ended(self, worker: PipelineWorker) -> None:
-        if worker.error is not None:
-            self._fail(f"pipeline {worker.pipeline_id}: {one_line(worker.error)}")
-        elif self.source is not None and (error := self.source.error()):
+        # The source first: a damaged archive explains what the core met behind it.
+        if self.source is not None and (error := self.source.error()):
             self._fail(error)
+        elif worker.error is not None:
+            self._fail(f"pipeline {worker.pipeline_id}: {one_line(worker.error)}")
         if self._state is TaskState.FAILED:
             for other in self.workers:
                 other.finish()

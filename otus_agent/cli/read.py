@@ -81,7 +81,8 @@ def read(
 
     log_to_stderr()
     # What ends a task is told once, with the file's name.
-    logging.getLogger("otus.task").setLevel(logging.CRITICAL)
+    for name in ("otus.task", "otus.pipeline"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     selection = _Selection(_pairs(labels), expression, rtp)
     output = make_output(settings.form, sys.stdout, calls=calls)
     capture: dict[str, Any] = {"type": "pcap"}
@@ -258,6 +259,9 @@ def _read_one(
     if task.last_error is not None:
         message = task.last_error.removeprefix(f"pipeline {task.id}-0: ")
         raise CliError(message if message.startswith(path) else f"{path}: {message}")
+    for worker in task.workers:
+        if worker.cut:
+            raise CliError(f"{path}: {worker.cut}")
 
 
 async def _show_progress(task: Task, path: str, size: int, stderr: TextIO) -> None:

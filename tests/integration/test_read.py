@@ -123,8 +123,27 @@ def test_compressed_files(tmp_path: Path, suffix: str) -> None:
     cut = tmp_path / f"b.pcap.{suffix}"
     cut.write_bytes(compressed[: len(compressed) // 2])
     _, error = otus("read", cut, code=1)
-    assert str(cut) in error
-    assert len(error.splitlines()) == 1
+    assert error == f"otus: {cut}: the compressed file is cut off\n"
+
+
+def test_compressed_files_that_are_damaged(tmp_path: Path) -> None:
+    """What comes before the damage is told, and the damage by its own name."""
+    octets = pcap(CALL)
+    # Two members, padding between: what `cat` and tape archivers make.
+    joined = tmp_path / "joined.pcap.gz"
+    joined.write_bytes(gzip.compress(octets[:99]) + bytes(64) + gzip.compress(octets[99:]))
+    out, _ = otus("read", joined)
+    assert len(out.splitlines()) == 1 + 6
+    small = tmp_path / "small.pcap.gz"
+    small.write_bytes(gzip.compress(octets, 0)[:-200])
+    out, error = otus("read", small, code=1)
+    assert len(out.splitlines()) == 1 + 5
+    assert error == f"otus: {small}: the compressed file is cut off\n"
+    flipped = tmp_path / "flipped.pcap.gz"
+    flipped.write_bytes(gzip.compress(pcap(CALL * 20), 0)[:-8] + bytes(8))
+    out, error = otus("read", flipped, code=1)
+    assert len(out.splitlines()) > 6 * 18
+    assert f"otus: {flipped}: can't be decompressed: " in error
 
 
 def test_bad_files_are_told_and_the_others_read(tmp_path: Path, capture: Path) -> None:
@@ -145,10 +164,10 @@ def test_a_file_that_is_cut_off_gives_what_it_has(tmp_path: Path) -> None:
     octets = pcap(CALL)
     path = tmp_path / "cut.pcap"
     path.write_bytes(octets[:-10])
-    out = subprocess.run(
-        [*OTUS, "read", str(path)], capture_output=True, timeout=60, check=False
-    ).stdout.decode()
+    out, error = otus("read", path, code=1)
     assert len(out.splitlines()) == 1 + 5
+    assert error.startswith(f"otus: {path}: the file is cut off inside its last record, at octet ")
+    assert len(error.splitlines()) == 1
 
 
 def test_control_characters_do_not_reach_the_terminal(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import fcntl
 import importlib
 import os
@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from otus_agent.capture_filter import has_libpcap
 from otus_agent.config.fields import split_address
 from otus_agent.hardening import has_capability
 
@@ -274,7 +275,7 @@ def _clock() -> list[Finding]:
 
 
 def _libpcap() -> list[Finding]:
-    if ctypes.util.find_library("pcap"):
+    if has_libpcap():
         return [Finding("libpcap", "ok", "found: bpf_filter can be compiled")]
     return [Finding("libpcap", "warn", "not found: tasks with bpf_filter can't start",
                     "`apt install libpcap0.8`")]  # fmt: skip
@@ -287,7 +288,7 @@ def _directories(config: Any) -> list[Finding]:
     if not os.access(existing, os.W_OK):
         findings.append(Finding(
             "data_dir", "warn", f"{data_dir}: no permission to write",
-            f"run as the daemon's user, or `chown` {existing}",
+            f"run as the daemon's user, or `sudo install -d -o USER {data_dir}`",
         ))  # fmt: skip
     free = shutil.disk_usage(existing).free
     if free < 100 << 20:

@@ -51,7 +51,7 @@ def doctor(settings: Settings, interfaces: tuple[str, ...]) -> None:
     emit(document, settings.form, show)
     failed = [one.check for one in findings if one.result == "fail"]
     if failed:
-        raise CliError(f"{len(failed)} checks failed: {', '.join(failed)}")
+        raise CliError(f"failed: {', '.join(failed)}")
 
 
 def _configuration(settings: Settings) -> tuple[object, str]:

@@ -435,7 +435,7 @@ def test_doctor_finds_what_is_wrong_and_tells_the_fix(run: Run, tmp_path: Path) 
     assert "127.0.0.1:1" in findings["kafka", "fail"]["finding"]
     assert findings["kafka", "fail"]["fix"]
     assert all(one["fix"] for one in json.loads(out) if one["result"] in ("warn", "fail"))
-    assert "checks failed" in err
+    assert "failed: interface" in err
     file.write_text("logg: 1")
     _, out, _ = run("--config", str(file), "doctor", "-i", "lo")
     assert "logg: unknown key" in out

@@ -152,7 +152,7 @@ static uint32_t parse_bracketed_uri(struct otus_sip_address *address, struct otu
     address->uri = span_of(uri, uri_end);
     /* RFC 4475 3.1.2.14: no white space inside the angle brackets. */
     if (uri != from || uri_end != close || !otus_sip_is_uri(text, address->uri) ||
-        otus_find2(text.octets, text.len, uri, uri_end, ' ', '\t') != uri_end)
+        otus_find3(text.octets, text.len, uri, uri_end, ' ', '\t', '<') != uri_end)
         flags |= OTUS_SIP_FIELD_BAD;
     return flags;
 }
@@ -177,13 +177,14 @@ static uint32_t take_addr_spec(struct otus_sip_address *address, struct otus_sip
     /* RFC 3261 20.10: a URI that holds a comma, question mark or semicolon must be in angle
      * brackets. */
     bool bad = !otus_sip_is_uri(text, address->uri) ||
-               otus_find3(text.octets, text.len, from, uri_end, '?', ' ', '\t') != uri_end;
+               otus_find4(text.octets, text.len, from, uri_end, '?', ',', ' ', '\t') != uri_end ||
+               otus_find(text.octets, text.len, from, uri_end, '>') != uri_end;
     return bad ? OTUS_SIP_FIELD_BAD : 0;
 }
 
 /* Reads a display name that starts with a quote; *pos moves to what follows. */
 static uint32_t parse_quoted_name(struct otus_sip_address *address, struct otus_sip_text text,
-                                  uint32_t *pos, uint32_t end)
+                                  uint32_t *pos, uint32_t end, bool is_list)
 {
     uint32_t from = *pos;
     uint32_t quote = find_closing_quote(text, from, end);
@@ -199,7 +200,11 @@ static uint32_t parse_quoted_name(struct otus_sip_address *address, struct otus_
     address->display_name = name_span(from + 1, quote);
     *pos = otus_skip_space(text.octets, quote + 1, end);
     if (*pos < end && text.octets[*pos] != '<') {
-        *pos = otus_find(text.octets, text.len, *pos, end, '<');
+        /* No further than this value: a list of quoted names would be searched for each. */
+        uint8_t stop = is_list ? ',' : '<';
+        uint32_t bracket = otus_find2(text.octets, text.len, *pos, end, '<', stop);
+        if (bracket < end && text.octets[bracket] == '<')
+            *pos = bracket;
         flags = OTUS_SIP_FIELD_BAD;
     }
     return *pos == end ? OTUS_SIP_FIELD_BAD : flags;
@@ -221,10 +226,12 @@ static uint32_t parse_name_and_uri(struct otus_sip_address *address, struct otus
     uint32_t from = *pos;
     uint32_t flags = 0;
     if (octets[from] == '"') {
-        flags = parse_quoted_name(address, text, pos, end);
+        flags = parse_quoted_name(address, text, pos, end, is_list);
         if (*pos == end)
             return flags;
-        return flags | parse_bracketed_uri(address, text, pos, end);
+        if (octets[*pos] == '<')
+            return flags | parse_bracketed_uri(address, text, pos, end);
+        from = *pos; /* "name" sip:a@b: a URI that lacks its brackets, and says so */
     }
     uint32_t stop = otus_find4(octets, text.len, from, end, '<', ';', '"', is_list ? ',' : '<');
     if (stop < end && octets[stop] == '<') {
@@ -246,7 +253,7 @@ static uint32_t parse_name_and_uri(struct otus_sip_address *address, struct otus
     if (stop < end && octets[stop] == '"')
         stop = otus_find2(octets, text.len, stop, end, ';', is_list ? ',' : ';');
     *pos = stop;
-    return take_addr_spec(address, text, from, stop);
+    return flags | take_addr_spec(address, text, from, stop);
 }
 
 uint32_t otus_sip_parse_address(struct otus_sip_address *out_address, struct otus_sip_text text,
@@ -258,6 +265,10 @@ uint32_t otus_sip_parse_address(struct otus_sip_address *out_address, struct otu
         return OTUS_SIP_FIELD_BAD;
     uint32_t flags = parse_name_and_uri(out_address, text, pos, end, is_list);
     *pos = otus_skip_space(text.octets, *pos, end);
+    if (*pos < end && text.octets[*pos] != ';' && !(is_list && text.octets[*pos] == ',')) {
+        flags |= OTUS_SIP_FIELD_BAD; /* octets that belong to nothing; parameters may follow */
+        *pos = otus_find2(text.octets, text.len, *pos, end, ';', is_list ? ',' : ';');
+    }
     if (*pos < end && text.octets[*pos] == ';')
         flags |= parse_address_params(out_address, text, pos, end);
     if (*pos < end && !(is_list && text.octets[*pos] == ',')) {
@@ -277,7 +288,8 @@ static bool parse_sent_protocol(struct otus_sip_via *via, struct otus_sip_text t
         at += 8;
     } else {
         for (int part = 0; part < 2; part++) { /* protocol-name and -version */
-            uint32_t slash = otus_find(octets, text.len, at, end, '/');
+            /* No further than this value: a list without a slash would be searched for each. */
+            uint32_t slash = otus_find2(octets, text.len, at, end, '/', ',');
             if (slash == end || !otus_sip_is_token(text, at, otus_trim_space(octets, at, slash)))
                 return false;
             at = otus_skip_space(octets, slash + 1, end);
@@ -406,20 +418,28 @@ static void take_contacts(struct otus_sip_message *message, struct otus_sip_text
     flag_field(message, flags, OTUS_SIP_ANOMALY_BAD_CONTACT);
 }
 
-/* RFC 3261 20.16: CSeq = 1*DIGIT LWS Method, below 2**32. */
+/* RFC 3261 20.16: CSeq = 1*DIGIT LWS Method, below 2**32. A number stays readable whatever
+ * stands behind it, and "1INVITE" has both. */
 static void take_cseq(struct otus_sip_message *message, struct otus_sip_text text,
                       struct otus_span value)
 {
     uint32_t from = value.off;
     uint32_t end = value.off + value.len;
     uint32_t digits_end = otus_find4(text.octets, text.len, from, end, ' ', '\t', '\r', '\n');
+    bool is_glued = digits_end == end;
+    if (is_glued) {
+        digits_end = from;
+        while (digits_end < end && otus_is_digit(text.octets[digits_end]))
+            digits_end++;
+        is_glued = digits_end != from;
+    }
     uint32_t method = otus_skip_space(text.octets, digits_end, end);
     uint64_t number = 0;
     message->cseq_method = span_of(method, end);
-    if (!otus_sip_parse_number(&number, text, span_of(from, digits_end), UINT32_MAX) ||
-        !otus_sip_is_token(text, method, end))
-        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_CSEQ);
+    message->has_cseq = otus_sip_parse_number(&number, text, span_of(from, digits_end), UINT32_MAX);
     message->cseq = (uint32_t)number;
+    if (is_glued || !message->has_cseq || !otus_sip_is_token(text, method, end))
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_CSEQ);
 }
 
 static void take_content_length(struct otus_sip_message *message, struct otus_sip_text text,

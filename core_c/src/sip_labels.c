@@ -20,13 +20,15 @@ struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice va
     uint32_t num = 0;
     for (uint32_t i = 0; i < value.len;) {
         uint32_t next = otus_skip_space(value.at, i, value.len);
-        bool is_fold = otus_find(value.at, value.len, i, next, '\n') != next;
-        if (is_fold) {
+        if (otus_find(value.at, value.len, i, next, '\n') != next) {
             at[num++] = ' ';
-            i = next;
-        } else {
-            at[num++] = value.at[i++];
+        } else { /* white space as it stands, or the octets up to the next */
+            if (next == i)
+                next = otus_find4(value.at, value.len, i, value.len, ' ', '\t', '\r', '\n');
+            memcpy(at + num, value.at + i, next - i);
+            num += next - i;
         }
+        i = next;
     }
     arena->used -= value.len - num; /* unfolding never makes a value longer */
     return (struct otus_slice){at, num};
@@ -60,10 +62,9 @@ static void put_number(struct otus_label_set *labels, struct otus_arena *arena, 
 static void put_cseq(const struct otus_sip_message *message, struct otus_label_set *labels,
                      struct otus_arena *arena)
 {
-    uint32_t first = message->first[OTUS_SIP_HEADER_CSEQ];
-    if (first == 0 || (message->anomalies >> OTUS_SIP_ANOMALY_BAD_CSEQ & 1))
+    if (!message->has_cseq)
         return;
-    struct otus_span value = message->headers[first - 1].value;
+    struct otus_span value = message->headers[message->first[OTUS_SIP_HEADER_CSEQ] - 1].value;
     const uint8_t *at = message->octets + value.off;
     uint32_t len = 0;
     while (len < value.len && otus_is_digit(at[len]))
@@ -85,7 +86,7 @@ void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice t
         if (m->status_code != 0) {
             /* Three digits behind the version: RFC 3261 7.2. */
             const uint8_t *code = m->octets + m->reason.off - 4;
-            if (m->reason.off >= m->start_line.off + 4)
+            if (m->status_code >= 100 && m->reason.off >= m->start_line.off + 4)
                 otus_label_put(out_labels, OTUS_LABEL_SIP_STATUS_CODE,
                                (struct otus_slice){code, 3});
             else

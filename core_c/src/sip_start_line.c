@@ -100,10 +100,11 @@ static void take_status(struct otus_sip_message *message, struct otus_sip_text t
 {
     uint32_t end = otus_find2(text.octets, text.len, from, to, ' ', '\t');
     uint64_t code;
-    if (otus_sip_parse_number(&code, text, (struct otus_span){from, end - from}, 699) &&
-        end - from == 3 && code >= 100)
+    bool is_code = end - from == 3 &&
+                   otus_sip_parse_number(&code, text, (struct otus_span){from, end - from}, 999);
+    if (is_code)
         message->status_code = (uint16_t)code;
-    else
+    if (!is_code || code < 100 || code > 699) /* three digits are reported all the same */
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_STATUS_CODE);
     if (end < to)
         message->reason = (struct otus_span){end + 1, to - end - 1};

@@ -139,9 +139,9 @@ static void print_sdp(const struct otus_sip_message *message)
 static void print_message(const struct otus_sip_message *message)
 {
     printf("\"is_request\": %s, \"method_id\": %u, \"status_code\": %u, \"cseq\": %u, "
-           "\"len\": %u, \"content_length\": %lld, ",
+           "\"has_cseq\": %s, \"len\": %u, \"content_length\": %lld, ",
            truth(message->is_request), message->method_id, message->status_code, message->cseq,
-           message->len, (long long)message->content_length);
+           truth(message->has_cseq), message->len, (long long)message->content_length);
     print_span(message, "start_line", message->start_line);
     print_span(message, "method", message->method);
     print_span(message, "request_uri", message->request_uri);

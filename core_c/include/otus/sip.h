@@ -162,8 +162,9 @@ struct otus_sip_message {
     uint32_t len;          /* of header and body; trailing octets are not part of it */
     bool is_request;
     uint8_t method_id;    /* enum otus_sip_method; of the CSeq in a response */
-    uint16_t status_code; /* 0 for a request */
-    uint32_t cseq;
+    uint16_t status_code; /* 0 for a request, and where it isn't three digits */
+    uint32_t cseq;        /* 0 where has_cseq is false */
+    bool has_cseq;        /* CSeq has a number below 2^32 */
     struct otus_span start_line;
     struct otus_span method; /* of a request */
     struct otus_span request_uri;

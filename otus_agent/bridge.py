@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import threading
 import time
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -102,7 +103,7 @@ class Delivery:
         self._task_id = task_id
         self._lock = threading.Lock()
         self._room = threading.Condition(self._lock)
-        self._queue: deque[tuple[RecordBatch, int, int]] = deque()
+        self._queue: deque[tuple[RecordBatch, int, int, float]] = deque()
         self._queued_records = 0
         self._queued_octets = 0
         self._offered = 0
@@ -121,7 +122,6 @@ class Delivery:
         self._final: ReporterStats | None = None
         self.latency_buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self.latency_sum_s = 0.0
-        self.batches = 0
 
     # --- pipelines' side -----------------------------------------------------
 
@@ -147,7 +147,7 @@ class Delivery:
                 return
             while self._is_full(octets):
                 self._drop_oldest(QUEUE_FULL)
-            self._queue.append((batch, records, octets))
+            self._queue.append((batch, records, octets, time.monotonic()))
             self._queued_records += records
             self._queued_octets += octets
             if self._signalled or self._loop is None:
@@ -160,7 +160,7 @@ class Delivery:
             loop.call_soon_threadsafe(self._wake.set)
 
     def _drop_oldest(self, reason: str) -> None:
-        _, records, octets = self._queue.popleft()
+        _, records, octets, _ = self._queue.popleft()
         self._queued_records -= records
         self._queued_octets -= octets
         _add(self._dropped, reason, records)
@@ -201,13 +201,12 @@ class Delivery:
         with self._lock:
             if not self._queue:
                 return
-            batch, records, octets = self._queue.popleft()
+            batch, records, octets, queued_at = self._queue.popleft()
             self._queued_records -= records
             self._queued_octets -= octets
             self._in_hand = records
             self._room.notify_all()
             self._taken_before = _total(self._stats())
-        started = time.monotonic()
         result: ReportResult | None = None
         error: BaseException | None = None
         try:
@@ -222,7 +221,7 @@ class Delivery:
             self._log_once(raised)
         finally:
             self._settle(records, result if error is None else None, error)
-            self._observe(time.monotonic() - started)
+            self._observe(time.monotonic() - queued_at)
 
     def _settle(
         self, records: int, result: ReportResult | None, error: BaseException | None
@@ -240,16 +239,20 @@ class Delivery:
                 if taken < records:
                     _add(self._failed, UNACCOUNTED, records - taken)
                 return
+            losses = [*result.dropped.values(), *result.failed.values()]
+            rest = records - result.reported - sum(losses)
+            if rest < 0 or min(result.reported, *losses, 0) < 0:
+                # What it says can't be: believing it would unbalance the ledger.
+                self._log_once(ValueError(f"a batch of {records} records can't be {result!r:.200}"))
+                _add(self._failed, UNACCOUNTED, records)
+                return
             self._reported += result.reported
             for reason, count in result.dropped.items():
                 _add(self._dropped, reason, count)
             for reason, count in result.failed.items():
                 _add(self._failed, reason, count)
-            rest = records - result.reported
-            rest -= sum(result.dropped.values()) + sum(result.failed.values())
-            if rest > 0:
-                # It keeps no books (no stats()), so nobody will ever tell.
-                _add(self._failed, UNACCOUNTED, rest)
+            # What is pending, or not told: it keeps no books (no stats()), so nobody ever will.
+            _add(self._failed, UNACCOUNTED, rest)
 
     def close(self) -> None:
         """Takes nothing more; what is still queued counts as dropped (stopped)."""
@@ -296,13 +299,8 @@ class Delivery:
         return stats if isinstance(stats, ReporterStats) else ReporterStats()
 
     def _observe(self, seconds: float) -> None:
-        self.batches += 1
         self.latency_sum_s += seconds
-        for index, bound in enumerate(LATENCY_BOUNDS_S):
-            if seconds <= bound:
-                self.latency_buckets[index] += 1
-                return
-        self.latency_buckets[-1] += 1
+        self.latency_buckets[bisect_left(LATENCY_BOUNDS_S, seconds)] += 1
 
     def _packet_fault(self, _packet: object, error: Exception) -> None:
         self._log_once(error)

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from otus_agent.bridge import ReporterAccount
+
+if TYPE_CHECKING:
+    import otus_core
 
 __all__ = ["Counters", "Equation", "Ledger", "SourceAccount", "add_counters"]
 
@@ -21,19 +24,43 @@ Counters = Mapping[str, Mapping[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class SourceAccount:
-    """What the capture sources say of themselves, in frames.
+    """What the capture sources say of themselves, in frames; accounts add up with `+`.
 
     Attributes:
-        received: Let pass by the filter, the dropped ones included.
+        received: Let pass by the filter, the dropped ones included; a frame that
+            the socket shows twice counts once.
         dropped: Of those, lost because nobody took them in time.
         interface_dropped: Lost before the socket; outside the equations.
+        left: Of those received, still in the source when it was closed.
         ended: The sources are closed: nothing waits in them any more.
     """
 
     received: int = 0
     dropped: int = 0
     interface_dropped: int = 0
+    left: int = 0
     ended: bool = False
+
+    @classmethod
+    def of(cls, stats: otus_core.CaptureStats, *, ended: bool) -> SourceAccount:
+        """The account of one source of the core."""
+        return cls(
+            stats.received - stats.ignored,
+            stats.dropped,
+            stats.interface_dropped,
+            stats.waiting if ended else 0,
+            ended,
+        )
+
+    def __add__(self, other: SourceAccount) -> SourceAccount:
+        """Both together; ended when both are."""
+        return SourceAccount(
+            self.received + other.received,
+            self.dropped + other.dropped,
+            self.interface_dropped + other.interface_dropped,
+            self.left + other.left,
+            self.ended and other.ended,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +182,8 @@ def make_ledger(
     frames = one("received", "frames")
     waiting = source.received - source.dropped - frames
     capture: dict[str, int] = {"dropped[kernel]": source.dropped, "received[frames]": frames}
+    if source.left:
+        capture["dropped[stopped]"] = source.left
     # What waits in a ring is known by difference only, so it explains nothing
     # once the ring is closed.
     if waiting > 0 and not source.ended:
@@ -176,7 +205,9 @@ def make_ledger(
         Equation(
             "parse",
             total("offered", "message"),
-            parts("parsed", "unmatched", "parse_error", "forwarded"),
+            parts(
+                "parsed", "unmatched", "parse_error", "forwarded", pending=one("gauge", "pending")
+            ),
         ),
         Equation(
             "process",

@@ -240,6 +240,7 @@ class _Finished:
 
     counters: dict[str, dict[str, int]] = field(default_factory=dict)
     source: SourceAccount = field(default_factory=lambda: SourceAccount(ended=True))
+    latency: dict[str, otus_core.Latency] = field(default_factory=dict)
     position: int = 0
 
 
@@ -332,17 +333,12 @@ class PipelineWorker:
         finished, core = self._finished.source, self._core
         if core is None:
             return finished
-        stats = core.capture_stats()
-        return SourceAccount(
-            finished.received + stats.received,
-            finished.dropped + stats.dropped,
-            finished.interface_dropped + stats.interface_dropped,
-        )
+        return finished + SourceAccount.of(core.capture_stats(), ended=False)
 
-    def latency(self) -> dict[str, Any]:
-        """The core's sampled latencies of the pipeline that runs now."""
+    def latency(self) -> dict[str, otus_core.Latency]:
+        """The core's sampled latencies by stage; call it `at_rest`."""
         core = self._core
-        return dict(core.latency()) if core is not None else {}
+        return _added(self._finished.latency, core.latency() if core is not None else {})
 
     def position(self) -> int:
         """Octets of files read so far; 0 for a ring."""
@@ -448,16 +444,20 @@ class PipelineWorker:
         with self._lock:
             position = core.position()
             core.close()
-            stats, past = core.capture_stats(), self._finished.source
+            past = self._finished
             self._finished = _Finished(
-                add_counters([self._finished.counters, core.counters()]),
-                SourceAccount(
-                    past.received + stats.received,
-                    past.dropped + stats.dropped,
-                    past.interface_dropped + stats.interface_dropped,
-                    ended=True,
-                ),
-                self._finished.position + position,
+                add_counters([past.counters, core.counters()]),
+                past.source + SourceAccount.of(core.capture_stats(), ended=True),
+                _added(past.latency, core.latency()),
+                past.position + position,
             )
             self._published = {}
             self._core = None
+
+
+def _added(
+    past: Mapping[str, otus_core.Latency], now: Mapping[str, otus_core.Latency]
+) -> dict[str, otus_core.Latency]:
+    return {
+        stage: past[stage] + now[stage] if stage in past else now[stage] for stage in now
+    } or dict(past)

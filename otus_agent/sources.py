@@ -384,25 +384,24 @@ class PipeSink:
         taken = 0
         with self._lock:
             try:
-                if block:
-                    for packet in packets:
-                        self._write(self._encode(packet), block=True)
-                        taken += 1
-                        self.accepted += 1
-                else:
-                    taken = self._put_without_waiting(packets)
+                for packet in packets:
+                    if not self._accept(packet, block=block):
+                        break
+                    taken += 1
             except (BrokenPipeError, OSError) as error:
                 raise PipelineStopped("the pipeline has stopped") from error
         return taken
 
-    def _put_without_waiting(self, packets: Iterable[RawPacket]) -> int:
-        taken = 0
-        for packet in packets:
-            if not self._write(self._encode(packet), block=False):
-                break
-            taken += 1
-            self.accepted += 1
-        return taken
+    def _accept(self, packet: RawPacket, *, block: bool) -> bool:
+        # Counted first: the pipeline may have read the frame before write() is back.
+        self.accepted += 1
+        written = False
+        try:
+            written = self._write(self._encode(packet), block=block)
+        finally:
+            if not written:
+                self.accepted -= 1
+        return written
 
     def _write(self, octets: bytes, *, block: bool) -> bool:
         """Writes a block; False where that would wait. A block begun is always ended."""
@@ -541,6 +540,8 @@ class PluginSource:
             received=accepted + stats.dropped,
             dropped=stats.dropped,
             interface_dropped=stats.interface_dropped,
+            # What was still in the pipe when the task was stopped.
+            left=accepted - core.received if core.ended else 0,
             ended=core.ended,
         )
 

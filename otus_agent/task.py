@@ -122,8 +122,9 @@ class Task:
         self._filters = Filters()
         self._reporting: list[asyncio.Task[None]] = []
         self._workers_done = asyncio.Event()
-        self._started_at: float | None = None
-        self._ended_at: float | None = None
+        self._started_at: float | None = None  # by the wall clock, for people
+        self._started: float | None = None  # by one that does not step
+        self._ended: float | None = None
         self._lock = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -160,7 +161,7 @@ class Task:
                 if isinstance(error, Exception):
                     raise TaskStartFailed(f"task {self.id}: {one_line(error)}") from error
                 raise
-            self._started_at = time.time()
+            self._started_at, self._started = time.time(), time.monotonic()
             if self._state is TaskState.STARTING:
                 self._state = TaskState.RUNNING
             log.info("task is running", task=self.id)
@@ -176,7 +177,7 @@ class Task:
         self.last_error = one_line(error)
         await self._undo.aclose()
         self._state = TaskState.FAILED
-        self._ended_at = time.time()
+        self._ended = time.monotonic()
         self.finished.set()
 
     def _resolve(self) -> ResolvedTask:
@@ -407,7 +408,7 @@ class Task:
                 default: the task's `stop_deadline`.
         """
         async with self._lock:
-            if self._ended_at is not None:
+            if self._ended is not None:
                 return
             if self._state is TaskState.CREATED:
                 self._end(TaskState.STOPPED)
@@ -436,7 +437,7 @@ class Task:
 
     def _end(self, state: TaskState) -> None:
         self._state = state
-        self._ended_at = time.time()
+        self._ended = time.monotonic()
         self.finished.set()
         log.info("task has ended", task=self.id, state=state.value)
 
@@ -476,31 +477,36 @@ class Task:
                 held.enter_context(worker.at_rest())
             counters = add_counters(worker.counters() for worker in self.workers)
             accounts = [delivery.account() for delivery in self.deliveries]
-            source = self._source_account()
+            source = self.source_account()
         return make_ledger(self.id, source, counters, accounts)
 
-    def _source_account(self) -> SourceAccount:
+    def source_account(self) -> SourceAccount:
+        """What the source says of itself, all pipelines together."""
         accounts = [worker.source() for worker in self.workers]
-        total = SourceAccount(
-            sum(account.received for account in accounts),
-            sum(account.dropped for account in accounts),
-            max((account.interface_dropped for account in accounts), default=0),
-            ended=all(account.ended for account in accounts),
-        )
+        total = sum(accounts, SourceAccount(ended=True))
+        # The interface's figure is the same for every socket on it.
+        lost = max((account.interface_dropped for account in accounts), default=0)
+        total = dataclasses.replace(total, interface_dropped=lost)
         return self.source.account(total) if self.source is not None else total
 
     def accounts(self) -> list[ReporterAccount]:
         """What became of the records given to each reporter."""
         return [delivery.account() for delivery in self.deliveries]
 
+    @property
+    def uptime_s(self) -> float:
+        """Seconds since the task started, or that it ran."""
+        if self._started is None:
+            return 0.0
+        return (self._ended or time.monotonic()) - self._started
+
     def status(self) -> dict[str, Any]:
         """State, pipelines, reporters, plugin faults and ledger, JSON-able."""
-        now = self._ended_at or time.time()
         return {
             "id": self.id,
             "state": self._state.value,
             "started_at": self._started_at,
-            "uptime_s": round(now - self._started_at, 3) if self._started_at else 0.0,
+            "uptime_s": round(self.uptime_s, 3),
             "last_error": self.last_error,
             "notes": list(self.notes),
             "pipelines": [_pipeline_status(worker) for worker in self.workers],

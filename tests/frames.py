@@ -34,6 +34,31 @@ def ethernet(packet: bytes) -> bytes:
     return b"\x02\0\0\0\0\x02" + b"\x02\0\0\0\0\x01" + ethertype.to_bytes(2) + packet
 
 
+def fragments(packet: bytes, number: int) -> list[bytes]:
+    """An IP packet (no link header) in fragments of at most 800 octets, the last one first."""
+    six = packet[0] >> 4 == 6
+    header = 40 if six else 20
+    body, pieces = packet[header:], []
+    for offset in range(0, len(body), 800):
+        piece, more = body[offset : offset + 800], offset + 800 < len(body)
+        if six:
+            extension = struct.pack("!BBHI", packet[6], 0, offset | more, number)
+            head = packet[:4] + struct.pack("!HB", len(piece) + 8, 44) + packet[7:40]
+            pieces.append(head + extension + piece)
+        else:
+            fields = struct.pack("!HHH", 20 + len(piece), number, more << 13 | offset // 8)
+            head = packet[:2] + fields + packet[8:10] + b"\0\0" + packet[12:20]
+            pieces.append(head[:10] + checksum(head) + head[12:] + piece)
+    return pieces[::-1]
+
+
+def checksum(header: bytes) -> bytes:
+    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return (~total & 0xFFFF).to_bytes(2)
+
+
 def sip(method: str = "INVITE", call_id: str = "call-1", cseq: int = 1, body: bytes = b"") -> bytes:
     lines = [
         f"{method} sip:bob@example.org SIP/2.0",

@@ -30,10 +30,16 @@ _serial = itertools.count()
 
 
 class TwoHosts:
-    """The namespaces `caller` and `callee`; both call their end of the link `interface`."""
+    """The namespaces `caller` and `callee`; both call their end of the link `interface`.
 
-    def __init__(self, interface: str = INTERFACE) -> None:
+    Args:
+        interface: its name at both ends.
+        silent: the ends have no addresses, so that neither kernel ever sends a frame.
+    """
+
+    def __init__(self, interface: str = INTERFACE, *, silent: bool = False) -> None:
         self.interface = interface
+        self.silent = silent
         tag = f"{os.getpid()}-{next(_serial)}"
         self.caller, self.callee = f"otus-a-{tag}", f"otus-b-{tag}"
 
@@ -41,12 +47,20 @@ class TwoHosts:
         for name in (self.caller, self.callee):
             _ip("netns", "add", name)
             _ip("-n", name, "link", "set", "lo", "up")
+            if self.silent:
+                set_to_1 = "echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6"
+                subprocess.run(self.inside(name, "sh", "-c", set_to_1), check=True)
+        self.link()
+        return self
+
+    def link(self) -> None:
+        """Makes the link; also again, where it was removed."""
         _ip("link", "add", self.interface, "netns", self.caller, "type", "veth",
             "peer", "name", self.interface, "netns", self.callee)  # fmt: skip
         for name, address in ((self.caller, CALLER), (self.callee, CALLEE)):
-            _ip("-n", name, "address", "add", f"{address}/24", "dev", self.interface)
+            if not self.silent:
+                _ip("-n", name, "address", "add", f"{address}/24", "dev", self.interface)
             _ip("-n", name, "link", "set", self.interface, "up")
-        return self
 
     def __exit__(
         self,

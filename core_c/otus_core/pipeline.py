@@ -197,6 +197,11 @@ class Latency:
     sum_ns: int
     count: int
 
+    def __add__(self, other: Latency) -> Latency:
+        """Both together."""
+        buckets = tuple(map(sum, zip(self.buckets, other.buckets, strict=True)))
+        return Latency(buckets, self.sum_ns + other.sum_ns, self.count + other.count)
+
 
 class _NativeConfig:
     """Lays a PipelineConfig out for C and keeps its parts alive."""

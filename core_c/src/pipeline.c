@@ -234,8 +234,12 @@ static bool offer(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
 /* Offers the packet in hand; false when the batch is full. */
 static bool offer_or_keep(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
 {
-    pipeline->pending = batch_is_full(pipeline) || !offer(pipeline, out_next_stage);
-    return !pipeline->pending;
+    bool pending = batch_is_full(pipeline) || !offer(pipeline, out_next_stage);
+    if (OTUS_UNLIKELY(pending != pipeline->pending)) {
+        pipeline->pending = pending;
+        otus_count_set(&pipeline->counters, OTUS_COUNT_PENDING, pending);
+    }
+    return !pending;
 }
 
 /* Offers the messages that the streams have ready. */
@@ -333,8 +337,6 @@ static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
         pipeline->last_seen_ns = otus_now_ns(CLOCK_MONOTONIC);
         return OTUS_OK;
     }
-    if (status == OTUS_E_AGAIN && pipeline->finishing)
-        status = OTUS_E_END;
     if (status == OTUS_E_AGAIN)
         expire(pipeline);
     else
@@ -366,7 +368,7 @@ enum otus_status otus_pipeline_poll(struct otus_pipeline *pipeline, uint32_t *ou
         if (batch_is_full(pipeline))
             return OTUS_OK;
         /* Wait only with empty hands. */
-        int wait = pipeline->batch.num_records == 0 && !pipeline->finishing ? timeout_ms : 0;
+        int wait = pipeline->batch.num_records == 0 ? timeout_ms : 0;
         enum otus_status status = refill(pipeline, wait);
         if (status == OTUS_OK)
             continue;
@@ -496,7 +498,6 @@ const char *otus_pipeline_label_name(const struct otus_pipeline *pipeline, uint3
 void otus_pipeline_finish(struct otus_pipeline *pipeline)
 {
     otus_capture_stop(pipeline->capture);
-    pipeline->finishing = true;
 }
 
 void otus_pipeline_interrupt(struct otus_pipeline *pipeline)

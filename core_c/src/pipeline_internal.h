@@ -57,14 +57,12 @@ struct otus_pipeline {
     struct otus_packet packet; /* in hand */
     bool pending;              /* packet found the batch full and comes first next time */
     bool draining;             /* messages may be left in streams */
-    bool finishing;            /* no more frames are asked for */
     bool flushed;
     uint64_t last_ts_ns;
     uint64_t last_seen_ns; /* monotonic time at which it came */
     uint64_t num_seen;
 
     struct otus_batch batch;
-    uint32_t arena_floor; /* the arena's constants end here */
     struct otus_label_set labels;
     struct otus_sip_message sip;
     struct otus_rtp_header rtp;

@@ -53,6 +53,7 @@ class Endpoint:
             (_Handler,),
             {
                 "registry": registry,
+                "scraping": threading.Lock(),
                 "metrics_path": config.path,
                 "checks": {"/healthz": healthy, "/readyz": ready},
                 "credentials": _credentials(config),
@@ -139,6 +140,7 @@ class _Server(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     registry: ClassVar[CollectorRegistry]
+    scraping: ClassVar[threading.Lock]
     metrics_path: ClassVar[str]
     checks: ClassVar[dict[str, Check]]
     credentials: ClassVar[bytes | None]
@@ -169,7 +171,10 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-        self._answer(HTTPStatus.OK, encoder(self.registry), ("Content-Type", content_type))
+        # One at a time: OpenTelemetry's exporter would give one scrape what another collected.
+        with self.scraping:
+            body = encoder(self.registry)
+        self._answer(HTTPStatus.OK, body, ("Content-Type", content_type))
 
     def _is_authorised(self) -> bool:
         if self.credentials is None:

@@ -17,13 +17,15 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.core import Metric as Family
 
 from otus_agent.bridge import LATENCY_BOUNDS_S
-from otus_agent.telemetry.metrics import METRICS, PIPELINE_LATENCY, Kind, Metric
-from otus_agent.telemetry.reading import Reader, TaskReading
+from otus_agent.telemetry.metrics import METRICS, PIPELINE_LATENCY, REPORTER_LATENCY, Kind, Metric
+from otus_agent.telemetry.reading import DeliveryReading, Reader, TaskReading
 
 # Bucket i of the core counts durations below 2^(i+4) ns. Below 64 ns and above
 # 17 s nothing is worth a series of its own.
 _FIRST_BUCKET = 2
 _LAST_BUCKET = 30
+_CORE_BOUNDS = [*(repr(2.0 ** (i + 4) / 1e9) for i in range(_FIRST_BUCKET, _LAST_BUCKET)), "+Inf"]
+_REPORT_BOUNDS = [*map(repr, LATENCY_BOUNDS_S), "+Inf"]
 
 
 def register(provider: MeterProvider, reader: Reader) -> None:
@@ -47,6 +49,10 @@ def _callback(metric: Metric, reader: Reader) -> Callable[[CallbackOptions], Ite
     return observe
 
 
+Buckets = list[tuple[str, float]]
+"""Upper bounds as text, and how many samples are at or below each."""
+
+
 class LatencyCollector:
     """Gives the core's sampled histograms, and the reporters', to a Prometheus registry."""
 
@@ -55,52 +61,45 @@ class LatencyCollector:
         registry.register(self)
 
     def describe(self) -> Iterable[Family]:
-        """Names the metric without a reading."""
-        yield self._family()
+        """Names the metrics without a reading."""
+        yield _family(PIPELINE_LATENCY)
+        yield _family(REPORTER_LATENCY)
 
     def collect(self) -> Iterable[Family]:
-        """One histogram a task and stage, the task's pipelines added up."""
-        family = self._family()
+        """A histogram for each task and stage, its pipelines added up, and for each reporter."""
+        stages, reporters = _family(PIPELINE_LATENCY), _family(REPORTER_LATENCY)
         for task in self._reader.read().tasks:
-            for stage, buckets, sum_s in (*_core_stages(task), *_report_stage(task)):
-                family.add_metric([task.task, stage], buckets, sum_s)
-        yield family
-
-    @staticmethod
-    def _family() -> HistogramMetricFamily:
-        return HistogramMetricFamily(
-            PIPELINE_LATENCY.name, PIPELINE_LATENCY.meaning, labels=PIPELINE_LATENCY.labels
-        )
-
-
-Stage = tuple[str, list[tuple[str, float]], float]
+            for stage, buckets, sum_s in _core_stages(task):
+                stages.add_metric([task.task, stage], buckets, sum_s)
+            if task.deliveries:
+                stages.add_metric([task.task, "report"], *_delivered(task.deliveries))
+            for delivery in task.deliveries:
+                reporters.add_metric([task.task, delivery.account.name], *_delivered([delivery]))
+        yield stages
+        yield reporters
 
 
-def _cumulative(bounds: Sequence[str], counts: Sequence[int]) -> list[tuple[str, float]]:
+def _family(metric: Metric) -> HistogramMetricFamily:
+    return HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
+
+
+def _cumulative(bounds: Sequence[str], counts: Sequence[int]) -> Buckets:
     return list(zip(bounds, map(float, accumulate(counts)), strict=True))
 
 
-def _core_stages(task: TaskReading) -> Iterable[Stage]:
+def _core_stages(task: TaskReading) -> Iterable[tuple[str, Buckets, float]]:
     stages = dict.fromkeys(stage for pipeline in task.pipelines for stage in pipeline.latency)
-    bounds = [repr(2.0 ** (i + 4) / 1e9) for i in range(_FIRST_BUCKET, _LAST_BUCKET)] + ["+Inf"]
     for stage in stages:
         histograms = [p.latency[stage] for p in task.pipelines if stage in p.latency]
         counts = [sum(column) for column in zip(*(h.buckets for h in histograms), strict=True)]
         low = sum(counts[: _FIRST_BUCKET + 1])
         middle = counts[_FIRST_BUCKET + 1 : _LAST_BUCKET]
         high = sum(counts[_LAST_BUCKET:])
-        yield (
-            stage,
-            _cumulative(bounds, [low, *middle, high]),
-            sum(h.sum_ns for h in histograms) / 1e9,
-        )
+        buckets = _cumulative(_CORE_BOUNDS, [low, *middle, high])
+        yield stage, buckets, sum(h.sum_ns for h in histograms) / 1e9
 
 
-def _report_stage(task: TaskReading) -> Iterable[Stage]:
-    if not task.deliveries:
-        return
-    bounds = [*(repr(bound) for bound in LATENCY_BOUNDS_S), "+Inf"]
-    counts = [
-        sum(column) for column in zip(*(d.latency_buckets for d in task.deliveries), strict=True)
-    ]
-    yield "report", _cumulative(bounds, counts), sum(d.latency_sum_s for d in task.deliveries)
+def _delivered(deliveries: Sequence[DeliveryReading]) -> tuple[Buckets, float]:
+    columns = zip(*(delivery.latency_buckets for delivery in deliveries), strict=True)
+    buckets = _cumulative(_REPORT_BOUNDS, [sum(column) for column in columns])
+    return buckets, sum(delivery.latency_sum_s for delivery in deliveries)

@@ -54,15 +54,14 @@ _SEGMENT_LOSSES = ("limit_streams", "limit_octets", "timeout", "closed")
 
 def _capture_packets(reading: Reading) -> Samples:
     for task in reading.tasks:
-        yield sum(p.received for p in task.pipelines), (task.task, task.interface)
+        yield task.source.received, (task.task, task.interface)
 
 
 def _capture_drops(reading: Reading) -> Samples:
     for task in reading.tasks:
-        yield sum(p.dropped for p in task.pipelines), (task.task, "kernel")
-        # The interface's figure is the same for every socket on it.
-        worst = max((p.interface_dropped for p in task.pipelines), default=0)
-        yield worst, (task.task, "interface")
+        yield task.source.dropped, (task.task, "kernel")
+        yield task.source.interface_dropped, (task.task, "interface")
+        yield task.source.left, (task.task, "stopped")
 
 
 def _pipeline_packets(reading: Reading) -> Samples:
@@ -174,6 +173,10 @@ def _quarantined(reading: Reading) -> Samples:
             yield float(is_out), (task.task, plugin)
 
 
+def _scrape_failures(reading: Reading) -> Samples:
+    yield reading.failures, ()
+
+
 def _commands(reading: Reading) -> Samples:
     for (command, door, outcome), count in reading.commands.items():
         yield count, (command, door, outcome)
@@ -225,8 +228,17 @@ PIPELINE_LATENCY: Final = Metric(
     Kind.HISTOGRAM,
     ("task", "stage"),
     "Time a packet spends in a stage (decode, parse, process, encode: one packet in 1024 is "
-    "timed; capture: from the kernel's timestamp to the pipeline; report: from the queue to "
-    "delivered, per batch).",
+    "timed; capture: from the kernel's timestamp to the pipeline; report: see "
+    "otus_reporter_latency_seconds, all reporters together).",
+    _no_samples,
+)
+
+REPORTER_LATENCY: Final = Metric(
+    "otus_reporter_latency_seconds",
+    Kind.HISTOGRAM,
+    ("task", "reporter"),
+    "Time from a batch's entry into the queue until the reporter has delivered it or, where it "
+    "delivers later, has taken it over.",
     _no_samples,
 )
 
@@ -240,8 +252,9 @@ METRICS: Final = (
     _counter(
         "otus_capture_drops_total",
         "task stage",
-        "Frames lost before a pipeline: `kernel` by a full ring, `interface` by NIC or driver "
-        "(a host-wide figure).",
+        "Frames lost before a pipeline: `kernel` by a full ring (or by a capturer plugin), "
+        "`interface` by NIC or driver (a host-wide figure), `stopped` in the source when the "
+        "task ended.",
         _capture_drops,
     ),
     _counter(
@@ -253,6 +266,7 @@ METRICS: Final = (
         _pipeline_packets,
     ),
     PIPELINE_LATENCY,
+    REPORTER_LATENCY,
     _value(
         "otus_task_status",
         "task status",
@@ -340,6 +354,12 @@ METRICS: Final = (
         "task reporter",
         "Memory of the batches waiting for a reporter.",
         _queue("queued_octets"),
+    ),
+    _counter(
+        "otus_scrape_failures_total",
+        "",
+        "Tasks that could not be read for the metrics: a bug, in a plugin or here; the log has it.",
+        _scrape_failures,
     ),
     _counter(
         "otus_plugin_faults_total",

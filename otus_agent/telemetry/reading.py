@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -10,17 +11,17 @@ from typing import Any
 
 import otus_core
 from otus_agent.bridge import ReporterAccount
+from otus_agent.ledger import SourceAccount
+
+log = logging.getLogger("otus.telemetry")
 
 
 @dataclass(frozen=True, slots=True)
 class PipelineReading:
-    """One pipeline: counters by group and reason, its source's frames, its latencies."""
+    """One pipeline: counters by group and reason, its latencies by stage."""
 
     pipeline: str
     counters: Mapping[str, Mapping[str, int]]
-    received: int
-    dropped: int
-    interface_dropped: int
     latency: Mapping[str, otus_core.Latency]
 
     def group(self, *names: str) -> int:
@@ -34,7 +35,7 @@ class PipelineReading:
 
 @dataclass(frozen=True, slots=True)
 class DeliveryReading:
-    """One reporter: its accounts, and how long batches took from queue to delivered."""
+    """One reporter: its accounts, and how long batches took (bounds: LATENCY_BOUNDS_S)."""
 
     account: ReporterAccount
     latency_buckets: Sequence[int]
@@ -43,14 +44,15 @@ class DeliveryReading:
 
 @dataclass(frozen=True, slots=True)
 class TaskReading:
-    """One task."""
+    """One task; all but its state is at its defaults where there is no run to read."""
 
     task: str
     state: str
-    interface: str
-    uptime_s: float
-    balanced: bool
-    flows: int
+    interface: str = ""
+    uptime_s: float = 0.0
+    balanced: bool = True
+    flows: int = 0
+    source: SourceAccount = SourceAccount()  # noqa: RUF009 frozen
     pipelines: Sequence[PipelineReading] = ()
     deliveries: Sequence[DeliveryReading] = ()
     faults: Mapping[tuple[str, str], int] = field(default_factory=dict)
@@ -68,6 +70,7 @@ class Reading:
     tasks: Sequence[TaskReading]
     commands: Mapping[tuple[str, str, str], int]
     logs: Mapping[str, Mapping[str, int]]
+    failures: int
 
 
 class Reader:
@@ -85,31 +88,43 @@ class Reader:
         self._lock = threading.Lock()
         self._reading: Reading | None = None
         self._taken_at = 0.0
+        self._failures = 0
 
     def read(self) -> Reading:
         """The reading in force."""
         with self._lock:
             now = time.monotonic()
             if self._reading is None or now - self._taken_at > self._max_age_s:
-                self._reading = _read_agent(self._agent)
+                self._reading = self._read_agent()
                 self._taken_at = time.monotonic()
             return self._reading
 
+    def _read_agent(self) -> Reading:
+        from otus_agent.agent import process_figures
 
-def _read_agent(agent: Any) -> Reading:
-    from otus_agent.agent import process_figures
+        agent = self._agent
+        # A copy: the event loop may create or delete a task meanwhile.
+        tasks = [self._read_task(entry) for entry in list(dict(agent.supervisor.entries).values())]
+        return Reading(
+            version=agent.version,
+            agent_id=agent.agent_id,
+            uptime_s=agent.uptime_s,
+            process=process_figures(),
+            tasks=tasks,
+            commands=dict(agent.commands.results),
+            logs=_read_logs(agent.logs),
+            failures=self._failures,
+        )
 
-    # A copy: the event loop may create or delete a task meanwhile.
-    entries = list(dict(agent.supervisor.entries).values())
-    return Reading(
-        version=agent.version,
-        agent_id=agent.agent_id,
-        uptime_s=agent.uptime_s,
-        process=process_figures(),
-        tasks=[_read_task(entry) for entry in entries],
-        commands=dict(agent.commands.results),
-        logs=_read_logs(agent.logs),
-    )
+    def _read_task(self, entry: Any) -> TaskReading:
+        """One task's fault, or its plugins', must not cost the metrics of the others."""
+        try:
+            return _read_task(entry)
+        except Exception:
+            self._failures += 1
+            if self._failures == 1:
+                log.exception("task %s could not be read; further ones are counted", entry.id)
+            return TaskReading(entry.id, str(entry.state))
 
 
 def _read_logs(logs: Any) -> dict[str, dict[str, int]]:
@@ -118,18 +133,19 @@ def _read_logs(logs: Any) -> dict[str, dict[str, int]]:
 
 
 def _read_task(entry: Any) -> TaskReading:
+    # Once: the event loop takes it from the entry when the task is deleted.
     task = entry.task
     if task is None:
-        return TaskReading(entry.id, str(entry.state), "", 0.0, balanced=True, flows=0)
+        return TaskReading(entry.id, str(entry.state))
     capture = task.config.capture
-    status = task.status()
     return TaskReading(
         task=entry.id,
         state=str(entry.state),
         interface=str(capture.config.get("interface", capture.type)),
-        uptime_s=status["uptime_s"],
-        balanced=status["ledger"]["balanced"],
-        flows=status["flows"],
+        uptime_s=task.uptime_s,
+        balanced=task.ledger().balanced,
+        flows=len(task.flows) if task.flows is not None else 0,
+        source=task.source_account(),
         pipelines=[_read_pipeline(worker) for worker in task.workers],
         deliveries=[
             DeliveryReading(
@@ -137,25 +153,20 @@ def _read_task(entry: Any) -> TaskReading:
             )
             for delivery in task.deliveries
         ],
-        faults={
-            (tracker.plugin, kind): count
-            for tracker in task.trackers
-            for kind, count in dict(tracker.faults).items()
-        },
+        faults=_faults(task.trackers),
         quarantined={tracker.plugin: bool(tracker.quarantined) for tracker in task.trackers},
     )
 
 
+def _faults(trackers: Sequence[Any]) -> dict[tuple[str, str], int]:
+    """Each pipeline has an instance of a plugin: their faults add up."""
+    faults: dict[tuple[str, str], int] = {}
+    for tracker in trackers:
+        for kind, count in dict(tracker.faults).items():
+            faults[tracker.plugin, kind] = faults.get((tracker.plugin, kind), 0) + count
+    return faults
+
+
 def _read_pipeline(worker: Any) -> PipelineReading:
     with worker.at_rest():
-        counters = worker.counters()
-        source = worker.source()
-        latency = worker.latency()
-    return PipelineReading(
-        worker.pipeline_id,
-        counters,
-        source.received,
-        source.dropped,
-        source.interface_dropped,
-        latency,
-    )
+        return PipelineReading(worker.pipeline_id, worker.counters(), worker.latency())

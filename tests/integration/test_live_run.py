@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import signal
-import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import frames as made
+from frames import fragments
 from namespaces import CALLEE, CALLER, INTERFACE, TwoHosts
 from waiting import wait_until
 
@@ -103,31 +103,6 @@ def test_every_message_of_a_call_is_reported_once_and_in_order(hosts, run, pipel
     assert len(calls) == 20
     for messages in calls.values():
         assert messages == ["INVITE", "180INVITE", "200INVITE", "ACK", "BYE", "200BYE"]
-
-
-def fragments(packet: bytes, number: int) -> list[bytes]:
-    """An IP datagram in fragments of at most 800 octets, the last one first."""
-    six = packet[0] >> 4 == 6
-    header = 40 if six else 20
-    body, pieces = packet[header:], []
-    for offset in range(0, len(body), 800):
-        piece, more = body[offset : offset + 800], offset + 800 < len(body)
-        if six:
-            extension = struct.pack("!BBHI", packet[6], 0, offset | more, number)
-            head = packet[:4] + struct.pack("!HB", len(piece) + 8, 44) + packet[7:40]
-            pieces.append(head + extension + piece)
-        else:
-            fields = struct.pack("!HHH", 20 + len(piece), number, more << 13 | offset // 8)
-            head = packet[:2] + fields + packet[8:10] + b"\0\0" + packet[12:20]
-            pieces.append(head[:10] + checksum(head) + head[12:] + piece)
-    return pieces[::-1]
-
-
-def checksum(header: bytes) -> bytes:
-    total = sum(struct.unpack(f"!{len(header) // 2}H", header))
-    while total > 0xFFFF:
-        total = (total & 0xFFFF) + (total >> 16)
-    return (~total & 0xFFFF).to_bytes(2)
 
 
 def send(hosts: TwoHosts, octets: list[bytes]) -> None:

@@ -7,7 +7,7 @@
  *   RECEIVED   = DECODED + UNDECODABLE + FRAGMENT + fragments held
  *   DECODED    = FILTERED + SEGMENT + segments held + offered as packets
  *   offered    = packets + MESSAGE            (messages cut from TCP streams)
- *   offered    = PARSED + UNMATCHED + PARSE_ERROR + FORWARDED
+ *   offered    = PARSED + UNMATCHED + PARSE_ERROR + FORWARDED + the one pending
  *   PARSED + FORWARDED = PROCESS + EMIT_ERROR + EMITTED
  *
  * ANOMALY and GAUGE stand outside: an anomaly is seen on a packet that goes on,
@@ -75,6 +75,7 @@
     X(STREAMS_ACTIVE, GAUGE, "streams_active", "TCP streams tracked")                              \
     X(MESSAGE, MESSAGE, "stream", "messages cut from TCP streams")                                 \
     X(OFFERED_PACKET, OFFERED, "packets", "packets offered to the parsers as they are")            \
+    X(PENDING, GAUGE, "pending", "packet that found the batch full: comes first in the next")      \
     /* What the parsers made of it. */                                                             \
     X(PARSED_SIP, PARSED, "sip", "SIP messages")                                                   \
     X(PARSED_RTP, PARSED, "rtp", "RTP packets of known flows")                                     \

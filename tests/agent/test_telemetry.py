@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -210,3 +211,81 @@ def test_names_follow_the_conventions() -> None:
         assert metric.name.startswith("otus_")
         assert metric.name.endswith("_total") == (metric.kind is Kind.COUNTER)
         assert metric.meaning.endswith(".")
+
+
+async def test_tasks_come_and_go_while_others_scrape(
+    agent: Agent, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    """Every scrape is whole, whoever else scrapes and whatever is closed meanwhile."""
+    await create(agent, task(tmp_path, "stays"))
+    done = threading.Event()
+    faults: list[str] = []
+    scrapes = [0, 0, 0, 0]
+
+    def keep_scraping(number: int) -> None:
+        while not done.is_set():
+            try:
+                status, text = get(telemetry.port)
+                families = [family.name for family in text_string_to_metric_families(text)]
+                if status != 200 or len(set(families)) != len(families):
+                    faults.append(f"{status}, a family twice")
+                once = ("otus_build_info", 'otus_ledger_balanced{task="stays"} 1.0')
+                faults.extend(name for name in once if text.count(f"\n{name}") != 1)
+            except Exception as error:  # noqa: BLE001 whatever it is, it must not be
+                faults.append(repr(error))
+            scrapes[number] += 1
+
+    scrapers = [threading.Thread(target=keep_scraping, args=(i,)) for i in range(len(scrapes))]
+    for scraper in scrapers:
+        scraper.start()
+    for number in range(15):
+        await create(agent, task(tmp_path, f"t{number}"))
+        await agent.commands.dispatch("task.delete", {"id": f"t{number}"})
+    await wait_until_async(lambda: min(scrapes) >= 3, 60)
+    done.set()
+    for scraper in scrapers:
+        await asyncio.to_thread(scraper.join)
+    assert not faults
+
+
+async def test_a_task_that_cannot_be_read_costs_the_others_nothing(
+    agent: Agent, telemetry: Telemetry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It keeps its state; everything else is there; the failure is counted."""
+    await create(agent, task(tmp_path, "good"))
+    await create(agent, task(tmp_path, "bad"))
+
+    def fail() -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(agent.supervisor.get("bad").task, "ledger", fail)
+    got = await scrape(telemetry)
+    assert value(got, "otus_capture_packets_total", task="good", interface="pcap") == 4
+    assert value(got, "otus_task_status", task="bad", status="running") == 1
+    failures = value(got, "otus_scrape_failures_total")
+    assert failures is not None
+    assert failures >= 1
+
+
+async def test_a_core_that_is_closed_keeps_its_last_word(
+    agent: Agent, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    """Counters and histograms of several files add up, and never fall when a file ends."""
+    raw = task(tmp_path)
+    more = write_pcap(tmp_path / "more.pcap", [udp(sip(call_id=f"m{i}")) for i in range(1500)])
+    raw["capture"]["files"] = [more, *raw["capture"]["files"]]
+    await agent.commands.dispatch("task.create", {"task": raw})
+    entry = agent.supervisor.get("calls")
+
+    def all_reported() -> bool:
+        return sum(account.reported for account in entry.task.accounts()) == 1503  # type: ignore[attr-defined,union-attr]
+
+    await wait_until_async(all_reported, 30)
+    got = await scrape(telemetry)
+    decode = {"task": "calls", "stage": "decode"}
+    # One packet in 1024 is timed, in each file: one of the first 1500, none of the next four.
+    assert value(got, "otus_pipeline_latency_seconds_count", **decode) == 1
+    assert value(got, "otus_capture_packets_total", task="calls", interface="pcap") == 1504
+    delivered = value(got, "otus_reporter_latency_seconds_count", task="calls", reporter="console")
+    assert delivered is not None
+    assert delivered >= 2

@@ -7,17 +7,20 @@ import base64
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent_fakes import config
 from frames import sip, udp, write_pcap
 from otus_agent.agent import Agent
+from otus_agent.config.metrics import MetricsConfig
 from otus_agent.telemetry import Telemetry
+from otus_agent.telemetry.endpoint import Endpoint
 from otus_agent.telemetry.metrics import METRICS, Kind
 from otus_sdk.errors import OtusError
 from waiting import wait_until_async
@@ -289,3 +292,36 @@ async def test_a_core_that_is_closed_keeps_its_last_word(
     delivered = value(got, "otus_reporter_latency_seconds_count", task="calls", reporter="console")
     assert delivered is not None
     assert delivered >= 2
+
+
+class Overlapping:
+    """A collector that sees whether two collect at once."""
+
+    def __init__(self) -> None:
+        self.inside = self.most = 0
+        self.together = threading.Event()
+
+    def collect(self) -> Iterator[Any]:
+        self.inside += 1
+        self.most = max(self.most, self.inside)
+        if self.inside > 1:
+            self.together.set()
+        self.together.wait(0.3)
+        self.inside -= 1
+        yield from ()
+
+
+def test_two_scrapes_at_once_wait_for_each_other() -> None:
+    """OpenTelemetry's exporter gives one scrape what another collected, where they may meet."""
+    registry, collector = CollectorRegistry(), Overlapping()
+    registry.register(collector)
+    collector.most = 0
+    section = MetricsConfig.model_validate({"listen": "127.0.0.1:0"})
+    endpoint = Endpoint(section, registry, lambda: "", lambda: "")
+    scrapers = [threading.Thread(target=get, args=(endpoint.port,)) for _ in range(3)]
+    for scraper in scrapers:
+        scraper.start()
+    for scraper in scrapers:
+        scraper.join()
+    endpoint.close()
+    assert collector.most == 1

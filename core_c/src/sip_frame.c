@@ -90,6 +90,7 @@ enum otus_status otus_sip_frame(uint32_t *out_len, const uint8_t *octets, uint32
                                 uint32_t max_len)
 {
     struct otus_sip_text text = {octets, len};
+    *out_len = 0;
     uint32_t line_end = otus_find(octets, len, 0, len, '\n');
     if (line_end == len) {
         if (!may_start(octets, len))
@@ -104,10 +105,8 @@ enum otus_status otus_sip_frame(uint32_t *out_len, const uint8_t *octets, uint32
     /* RFC 3261 20.14: mandatory on streams. Where it is missing or unreadable, taking the
      * body for empty loses least: the framer finds the next start line by searching. */
     uint64_t body = head.content_length < 0 ? 0 : (uint64_t)head.content_length;
-    if (body > max_len || head.body > max_len)
+    if (head.body > max_len || body > max_len - head.body)
         return OTUS_E_LIMIT;
-    if (body > len - head.body)
-        return OTUS_E_PARTIAL;
     *out_len = head.body + (uint32_t)body;
-    return OTUS_OK;
+    return *out_len <= len ? OTUS_OK : OTUS_E_PARTIAL;
 }

@@ -51,12 +51,11 @@ static void skip_gap(struct otus_streams *streams, struct stream *stream)
     uint32_t gap_end = stream->ranges[0].off;
     stream->next_seq += gap_end - stream->have;
     stream->have = gap_end;
-    stream->need = 0;
-    stream->assembled = 0;
+    otus_stream_restart_framing(stream);
     /* Behind a gap a WebSocket frame can't be found; a SIP start line can. */
     stream->mode = MODE_SIP;
     stream->resync = true;
-    otus_stream_remove_front(streams, stream, gap_end, gap_end);
+    otus_stream_remove_front(streams, stream, gap_end);
     join_ranges(streams, stream);
 }
 
@@ -143,7 +142,7 @@ static void place(struct otus_streams *streams, struct stream *stream, uint32_t 
 {
     struct otus_counters *counters = streams->counters;
     int32_t ahead = (int32_t)(seq - stream->next_seq); /* RFC 9293 3.4: modulo 2^32 */
-    int32_t window = (int32_t)streams->config.max_stream_octets;
+    int64_t window = streams->config.max_stream_octets;
     if (ahead > window || ahead < -16 * window) {
         /* Another connection on the same ports, or more lost than could wait. */
         otus_count(counters, OTUS_COUNT_STREAM_GAP);
@@ -171,8 +170,9 @@ static void place(struct otus_streams *streams, struct stream *stream, uint32_t 
         stream->next_seq += octets.len;
     } else if (!append(streams, stream, octets)) {
         otus_count(counters, OTUS_COUNT_STREAM_GAP);
+        otus_count_by(counters, OTUS_COUNT_STREAM_OCTETS_SKIPPED, octets.len);
         otus_stream_drop_octets(streams, stream, OTUS_COUNT_SEGMENT_LIMIT_OCTETS);
-        stream->next_seq = seq + octets.len;
+        stream->next_seq += octets.len;
         stream->resync = true;
     }
 }
@@ -242,11 +242,13 @@ static void keep_rest(struct otus_streams *streams, struct stream *stream)
 
 static void drop_front(struct otus_streams *streams, struct stream *stream, uint32_t octets)
 {
+    if (octets != 0)
+        stream->scanned = 0;
     if (streams->direct.at != NULL)
         streams->direct =
             (struct otus_slice){streams->direct.at + octets, streams->direct.len - octets};
     else
-        otus_stream_remove_front(streams, stream, octets, octets);
+        otus_stream_remove_front(streams, stream, octets);
 }
 
 static struct frame_result frame_octets(struct otus_streams *streams, struct stream *stream)
@@ -302,10 +304,7 @@ static bool frame_current(struct otus_streams *streams, struct otus_packet *out_
         give(streams, out_packet, stream, result.message);
         return true;
     }
-    if (result.closed_up)
-        otus_stream_remove_front(streams, stream, result.consumed, stream->have);
-    else
-        drop_front(streams, stream, result.consumed);
+    drop_front(streams, stream, result.consumed);
     if (result.need != 0) {
         stream->need = result.need;
         end_framing(streams, stream);
@@ -313,9 +312,20 @@ static bool frame_current(struct otus_streams *streams, struct otus_packet *out_
     return false;
 }
 
-static bool is_older(uint64_t since_ns, uint64_t now_ns, uint32_t timeout_ms)
+static bool is_idle(const struct otus_streams *streams, const struct stream *stream)
 {
-    return now_ns > since_ns && now_ns - since_ns >= (uint64_t)timeout_ms * 1000000u;
+    uint64_t timeout_ns = streams->config.idle_timeout_ms * UINT64_C(1000000);
+    return streams->now_ns > stream->last_ns && streams->now_ns - stream->last_ns >= timeout_ns;
+}
+
+/* A gap in the future by more than the timeout was there before the clock was set
+ * back: it must not wait, and keep the gaps behind it waiting, for ever. */
+static bool is_given_up(const struct otus_streams *streams, const struct stream *stream)
+{
+    uint64_t timeout_ns = streams->config.gap_timeout_ms * UINT64_C(1000000);
+    return streams->now_ns >= stream->gap_since_ns
+               ? streams->now_ns - stream->gap_since_ns >= timeout_ns
+               : stream->gap_since_ns - streams->now_ns > timeout_ns;
 }
 
 /* Gives up the oldest gap if it is due: its stream is then to be framed. */
@@ -324,7 +334,7 @@ static void expire_gap(struct otus_streams *streams)
     if (streams->by_gap.oldest == NO_STREAM)
         return;
     struct stream *stream = &streams->streams[streams->by_gap.oldest];
-    if (!is_older(stream->gap_since_ns, streams->now_ns, streams->config.gap_timeout_ms))
+    if (!is_given_up(streams, stream))
         return;
     skip_gap(streams, stream);
     streams->current = stream;
@@ -338,7 +348,7 @@ static void expire_idle(struct otus_streams *streams)
 {
     while (streams->by_use.oldest != NO_STREAM) {
         struct stream *stream = &streams->streams[streams->by_use.oldest];
-        if (!is_older(stream->last_ns, streams->now_ns, streams->config.idle_timeout_ms))
+        if (!is_idle(streams, stream))
             return;
         otus_stream_remove(streams, stream, OTUS_COUNT_SEGMENT_TIMEOUT);
     }
@@ -364,8 +374,7 @@ bool otus_streams_next(struct otus_streams *streams, struct otus_packet *out_pac
 
 void otus_streams_expire(struct otus_streams *streams, uint64_t now_ns)
 {
-    if (now_ns > streams->now_ns)
-        streams->now_ns = now_ns;
+    streams->now_ns = now_ns;
 }
 
 void otus_streams_flush(struct otus_streams *streams)

@@ -8,6 +8,7 @@
 enum {
     /* A start line that is not complete yet is kept up to this length. */
     MAX_START_LINE = 4096,
+    MAX_HTTP_HEADER = 16384,
     WS_FIN = 0x80,
     WS_RSV = 0x70,
     WS_OPCODE = 0x0f,
@@ -44,7 +45,7 @@ static const uint8_t *find_octet(const uint8_t *octets, uint32_t len, uint8_t wa
     return len == 0 ? NULL : memchr(octets, wanted, len);
 }
 
-/* Octets up to and including the empty line; 0 when it is not there yet. */
+/* Octets up to and including the first empty line; 0 when there is none. */
 static uint32_t header_len(const uint8_t *octets, uint32_t len)
 {
     uint32_t at = 0;
@@ -117,14 +118,33 @@ static bool is_http(const uint8_t *octets, uint32_t len)
     return starts_with(octets, len, "GET ", 4) || starts_with(octets, len, "HTTP/1.", 7);
 }
 
+/* No header ends here yet. What was searched is not searched again with every segment:
+ * they may be as small as one octet. */
+static struct frame_result wait_for_header(struct stream *stream, const uint8_t *octets,
+                                           uint32_t len, uint32_t max_len,
+                                           struct otus_counters *counters)
+{
+    if (len >= max_len)
+        return resynchronise(stream, octets, len, counters);
+    stream->scanned = len;
+    return wait_for(len + 1);
+}
+
+/* Whether a header ends in what came since the last search. */
+static bool header_may_end(const struct stream *stream, const uint8_t *octets, uint32_t len)
+{
+    /* LF CR LF: two of them may have been there. */
+    uint32_t from = stream->scanned > 2 ? stream->scanned - 2 : 0;
+    return stream->scanned == 0 || header_len(octets + from, len - from) != 0;
+}
+
 /* An HTTP message: after an upgrade the stream is WebSocket. */
 static struct frame_result frame_http(struct stream *stream, const uint8_t *octets, uint32_t len,
                                       struct otus_counters *counters)
 {
-    uint32_t header = header_len(octets, len);
+    uint32_t header = header_may_end(stream, octets, len) ? header_len(octets, len) : 0;
     if (header == 0)
-        return len < MAX_START_LINE * 4 ? wait_for(len + 1)
-                                        : resynchronise(stream, octets, len, counters);
+        return wait_for_header(stream, octets, len, MAX_HTTP_HEADER, counters);
     if (names_websocket(octets, header))
         stream->mode = MODE_WEBSOCKET;
     return consume(header);
@@ -155,13 +175,16 @@ struct frame_result otus_stream_frame_sip(struct stream *stream, const uint8_t *
     }
     if (is_http(octets, len))
         return frame_http(stream, octets, len, counters);
+    if (!header_may_end(stream, octets, len))
+        return wait_for_header(stream, octets, len, max_message, counters);
     uint32_t message = 0;
     switch (otus_sip_frame(&message, octets, len, max_message)) {
     case OTUS_OK:
         stream->resync = false;
         return (struct frame_result){.message = {0, message}, .consumed = message};
     case OTUS_E_PARTIAL:
-        return len < max_message ? wait_for(len + 1) : resynchronise(stream, octets, len, counters);
+        return message != 0 ? wait_for(message)
+                            : wait_for_header(stream, octets, len, max_message, counters);
     case OTUS_E_LIMIT:
         return cut_header(stream, octets, len, counters);
     default:
@@ -257,15 +280,16 @@ static struct frame_result end_websocket(struct stream *stream, uint32_t len,
     otus_count_by(counters, OTUS_COUNT_STREAM_OCTETS_SKIPPED, len);
     stream->mode = MODE_SIP;
     stream->resync = true;
-    stream->assembled = 0;
+    otus_stream_restart_framing(stream);
     return consume(len);
 }
 
 static struct frame_result finish_ws_message(struct stream *stream, const uint8_t *octets,
-                                             uint32_t message, uint32_t consumed,
                                              struct otus_counters *counters)
 {
-    stream->assembled = 0;
+    uint32_t message = stream->assembled;
+    uint32_t consumed = stream->next_frame;
+    otus_stream_restart_framing(stream);
     uint32_t idle = keepalive_len(octets, message);
     if (idle == message) {
         otus_count(counters, OTUS_COUNT_STREAM_KEEPALIVE);
@@ -278,15 +302,23 @@ static struct frame_result finish_ws_message(struct stream *stream, const uint8_
     return (struct frame_result){.message = {idle, message - idle}, .consumed = consumed};
 }
 
-/* octets start with stream->assembled octets of the message so far; the next
- * frame follows. A fragment is unmasked down onto its end, and what lies behind
- * is closed up, so that the message ends up in one piece. */
+/* A control frame with no message begun: nothing to keep before the next one. */
+static struct frame_result finish_control(struct stream *stream)
+{
+    uint32_t consumed = stream->next_frame;
+    stream->next_frame = 0;
+    return consume(consumed);
+}
+
+/* octets start with stream->assembled octets of the message so far; at next_frame the
+ * next frame follows. A fragment is unmasked down onto the message's end; what lies
+ * between the two is done with, and goes with the message. */
 struct frame_result otus_stream_frame_websocket(struct stream *stream, uint8_t *octets,
                                                 uint32_t len, uint32_t max_message,
                                                 struct otus_counters *counters)
 {
-    uint8_t *at = octets + stream->assembled;
-    uint32_t left = len - stream->assembled;
+    const uint8_t *at = octets + stream->next_frame;
+    uint32_t left = len - stream->next_frame;
     struct ws_frame frame;
     enum otus_status status = read_ws_frame(&frame, at, left);
     if (status == OTUS_E_PARTIAL)
@@ -296,18 +328,11 @@ struct frame_result otus_stream_frame_websocket(struct stream *stream, uint8_t *
         return end_websocket(stream, len, counters);
     uint32_t payload = (uint32_t)frame.payload;
     if (left - frame.header < payload)
-        return wait_for(stream->assembled + frame.header + payload);
-    uint32_t whole = frame.header + payload;
-    if (frame.opcode >= WS_CLOSE) {
-        /* Control frames may come between fragments: take it out. */
-        memmove(at, at + whole, left - whole);
-        return (struct frame_result){.consumed = whole, .closed_up = true};
-    }
-    unmask(at, at + frame.header, payload, &frame);
-    if (frame.final)
-        return finish_ws_message(stream, octets, stream->assembled + payload,
-                                 stream->assembled + whole, counters);
-    memmove(at + payload, at + whole, left - whole);
+        return wait_for(stream->next_frame + frame.header + payload);
+    stream->next_frame += frame.header + payload;
+    if (frame.opcode >= WS_CLOSE) /* control frames may come between fragments */
+        return stream->assembled == 0 ? finish_control(stream) : (struct frame_result){0};
+    unmask(octets + stream->assembled, at + frame.header, payload, &frame);
     stream->assembled += payload;
-    return (struct frame_result){.consumed = frame.header, .closed_up = true};
+    return frame.final ? finish_ws_message(stream, octets, counters) : (struct frame_result){0};
 }

@@ -58,16 +58,18 @@ struct stream {
     struct stream_link by_gap;    /* those that wait for a gap to fill */
     uint64_t last_ns;
     uint64_t gap_since_ns;
-    uint8_t *buffer;
-    uint32_t capacity; /* of buffer, 0: none */
+    uint8_t *buffer;   /* where the octets in order start, in a buffer of a pool */
+    uint32_t capacity; /* from there to the buffer's end, 0: none */
     uint8_t buffer_class;
     uint8_t mode; /* enum stream_mode */
     bool has_gap;
-    bool resync;        /* searching for a message start */
-    uint32_t next_seq;  /* sequence number behind the octets in order */
-    uint32_t have;      /* octets in order in the buffer */
-    uint32_t need;      /* framing is pointless below this many */
-    uint32_t assembled; /* WebSocket: octets of the unfinished message, first in the buffer */
+    bool resync;         /* searching for a message start */
+    uint32_t next_seq;   /* sequence number behind the octets in order */
+    uint32_t have;       /* octets in order in the buffer */
+    uint32_t need;       /* framing is pointless below this many */
+    uint32_t scanned;    /* of these, no header ends in the first so many */
+    uint32_t assembled;  /* WebSocket: octets of the unfinished message, first in the buffer */
+    uint32_t next_frame; /* WebSocket: where the next frame starts; what is between is done with */
     uint32_t num_ranges;
     struct stream_range ranges[MAX_RANGES];
     struct otus_packet_meta meta; /* of the last segment with payload: what messages carry */
@@ -105,13 +107,12 @@ struct otus_streams {
     uint32_t consumed;        /* of the last message: removed at the next call */
 };
 
-/* What a framer says of the octets in order. All zero: the stream changed its
- * mode, ask again. */
+/* What a framer says of the octets in order. All zero: ask again, the stream has
+ * changed its mode or gone on to its next WebSocket frame. */
 struct frame_result {
     struct otus_span message; /* len 0: none */
     uint32_t consumed;        /* octets that are done with, the message's included */
     uint32_t need;            /* without a message: ask again with this many octets */
-    bool closed_up; /* consumed octets were taken out of the middle; what followed moved down */
 };
 
 /* stream_table.c */
@@ -133,8 +134,8 @@ void otus_stream_drop_octets(struct otus_streams *streams, struct stream *stream
                              enum otus_counter reason);
 OTUS_MUST_CHECK bool otus_stream_grow(struct otus_streams *streams, struct stream *stream,
                                       uint32_t octets);
-void otus_stream_remove_front(struct otus_streams *streams, struct stream *stream, uint32_t octets,
-                              uint32_t moved_from);
+void otus_stream_remove_front(struct otus_streams *streams, struct stream *stream, uint32_t octets);
+void otus_stream_restart_framing(struct stream *stream);
 
 /* stream_frame.c: both look at the octets in order, cut at most one message off and count
  * anomalies. WebSocket unmasks in place: octets are the stream's own buffer. */

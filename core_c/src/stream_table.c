@@ -196,9 +196,36 @@ void otus_stream_drop_octets(struct otus_streams *streams, struct stream *stream
     otus_stream_drop_ranges(streams, stream, reason);
     otus_count_by(streams->counters, OTUS_COUNT_STREAM_OCTETS_SKIPPED, stream->have);
     stream->have = 0;
-    stream->need = 0;
-    stream->assembled = 0;
+    otus_stream_restart_framing(stream);
     release_buffer(streams, stream);
+}
+
+/* The octets that wait to be framed are others now. */
+void otus_stream_restart_framing(struct stream *stream)
+{
+    stream->need = 0;
+    stream->scanned = 0;
+    stream->assembled = 0;
+    stream->next_frame = 0;
+}
+
+/* Octets of the buffer that are in use, ranges and the gaps before them included. */
+static uint32_t extent_of(const struct stream *stream)
+{
+    if (stream->num_ranges == 0)
+        return stream->have;
+    const struct stream_range *last = &stream->ranges[stream->num_ranges - 1];
+    return last->off + last->len;
+}
+
+/* Undoes what otus_stream_remove_front() did: moves all to the start of the buffer. */
+static void close_up(struct otus_streams *streams, struct stream *stream)
+{
+    const struct buffer_pool *pool = &streams->pools[stream->buffer_class];
+    uint32_t removed = pool->size - stream->capacity;
+    memmove(stream->buffer - removed, stream->buffer, extent_of(stream));
+    stream->buffer -= removed;
+    stream->capacity = pool->size;
 }
 
 static struct buffer_pool *pool_for(struct otus_streams *streams, uint32_t octets)
@@ -214,6 +241,10 @@ bool otus_stream_grow(struct otus_streams *streams, struct stream *stream, uint3
 {
     if (octets <= stream->capacity)
         return true;
+    if (stream->capacity != 0 && octets <= streams->pools[stream->buffer_class].size) {
+        close_up(streams, stream);
+        return true;
+    }
     struct buffer_pool *pool = pool_for(streams, octets);
     if (pool == NULL)
         return false;
@@ -225,11 +256,7 @@ bool otus_stream_grow(struct otus_streams *streams, struct stream *stream, uint3
         victim->resync = true;
     }
     uint8_t *fresh = pool->octets + (size_t)pool->free[--pool->num_free] * pool->size;
-    uint32_t extent = stream->have;
-    if (stream->num_ranges != 0) {
-        const struct stream_range *last = &stream->ranges[stream->num_ranges - 1];
-        extent = last->off + last->len;
-    }
+    uint32_t extent = extent_of(stream);
     if (extent != 0)
         memcpy(fresh, stream->buffer, extent);
     release_buffer(streams, stream);
@@ -240,23 +267,19 @@ bool otus_stream_grow(struct otus_streams *streams, struct stream *stream, uint3
     return true;
 }
 
-/* Removes octets from the front and closes up, ranges included. */
-void otus_stream_remove_front(struct otus_streams *streams, struct stream *stream, uint32_t octets,
-                              uint32_t moved_from)
+/* Removes octets from the front. Nothing is moved: a buffer full of small messages
+ * would be moved once for each of them. */
+void otus_stream_remove_front(struct otus_streams *streams, struct stream *stream, uint32_t octets)
 {
-    uint32_t extent = stream->have;
-    if (stream->num_ranges != 0) {
-        const struct stream_range *last = &stream->ranges[stream->num_ranges - 1];
-        extent = last->off + last->len;
-    }
-    if (octets != 0 && extent > moved_from)
-        memmove(stream->buffer + moved_from - octets, stream->buffer + moved_from,
-                extent - moved_from);
     stream->have -= octets;
     for (uint32_t i = 0; i < stream->num_ranges; i++)
         stream->ranges[i].off -= octets;
-    if (stream->have == 0 && stream->num_ranges == 0)
+    if (stream->have == 0 && stream->num_ranges == 0) {
         release_buffer(streams, stream);
+        return;
+    }
+    stream->buffer += octets;
+    stream->capacity -= octets;
 }
 
 /* ---- the table --------------------------------------------------------- */

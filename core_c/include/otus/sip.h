@@ -235,8 +235,9 @@ const char *otus_sip_anomaly_name(uint32_t id); /* NULL beyond the last */
 const char *otus_sip_anomaly_meaning(uint32_t id);
 
 /* Where a message ends in a stream (RFC 3261 18.3): *out_len octets from the start.
- * Returns OTUS_E_PARTIAL until the header and the body are there, OTUS_E_MALFORMED
- * where no SIP message starts here, OTUS_E_LIMIT for a Content-Length above max_len. */
+ * Returns OTUS_E_PARTIAL until the header and the body are there (*out_len: how long the
+ * message will be, 0 while the header has no end), OTUS_E_MALFORMED where no SIP message
+ * starts here, OTUS_E_LIMIT where the message would be longer than max_len. */
 OTUS_MUST_CHECK enum otus_status otus_sip_frame(uint32_t *out_len, const uint8_t *octets,
                                                 uint32_t len, uint32_t max_len);
 

@@ -164,7 +164,9 @@ $(CT)/%.o: core_c/src/%.c
 	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -c $< -o $@
 $(CT)/%: core_c/tests/%.c $(CT_OBJECTS)
 	@mkdir -p $(@D)
-	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) -o $@
+	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) $(CT_LINK) -o $@
+# Every allocation of the core goes through the test's own.
+$(CT)/test_memory: CT_LINK := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
 -include $(wildcard $(CT)/*.d)
 
 .PHONY: core-test core-test-build
@@ -202,7 +204,7 @@ FZ_OBJECTS := $(SOURCES:core_c/src/%.c=$(FZ)/%.o)
 $(FZ)/%.o: core_c/src/%.c
 	@mkdir -p $(@D)
 	@echo "  CC $<"; $(FZ_CC) $(FZ_FLAGS) $(FZ_OBJECT_FLAGS) -MMD -MP -c $< -o $@
-$(FZ)/%: core_c/fuzz/%.c $(FZ_MAIN) $(FZ_OBJECTS)
+$(FZ)/%: core_c/fuzz/%.c $(FZ_MAIN) $(FZ_OBJECTS) | $(STAMPS)/system-test
 	@mkdir -p $(@D)
 	@echo "  CC $<"; $(FZ_CC) $(FZ_FLAGS) $(FZ_LINK_FLAGS) -MMD -MP -MF $@.d $< $(FZ_MAIN) $(FZ_OBJECTS) -o $@
 -include $(wildcard $(FZ)/*.d)

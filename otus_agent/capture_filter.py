@@ -340,7 +340,7 @@ class _Widening:
         )
         if self.wanted.vlan:
             self.notes.append("  VLAN tags that the kernel stripped: all taken")
-        self.notes.append("  MPLS, PPPoE, NSH, PBB and VN-Tag: all taken")
+        self.notes.append("  MPLS, PPPoE, NSH, PBB, FabricPath, VN-Tag, IP in LLC: all taken")
         for name, where in self.tunnels.described():
             self.notes.append(f"  {name}: all on {where}")
 

@@ -52,6 +52,20 @@ def test_task_runs_without_python(installed: Path, in_chroot: Chroot) -> None:
     assert done.stderr.splitlines()[-1] == "balanced"
 
 
+def test_daemon_lives_without_python(installed: Path) -> None:
+    """In the background, with its default paths: it answers, lists the plugins, and stops."""
+    commands = "otus daemon --background; otus status; otus plugins; otus doctor || true; otus stop"
+    script = f"mount -t proc proc {installed}/proc; exec chroot {installed} sh -exc '{commands}'"
+    done = subprocess.run(
+        ["unshare", "--mount", "--net", "sh", "-ec", script],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "afpacket" in done.stdout
+    assert re.search(r"libpcap +found", done.stdout)
+    assert not list(installed.glob("run/otus.*"))
+
+
 def test_filters_compile_without_a_libpcap_installed(installed: Path, in_chroot: Chroot) -> None:
     """The tree brings the libpcap that compiles the operator's filter."""
     assert not list(installed.glob("usr/lib/**/libpcap*")) or all(

@@ -1,7 +1,6 @@
 """The core's encoders and filters as a small library of their own, for differential tests.
 
-They are compiled from the sources as they are, so that a test can also ask for
-the portable form (`-DOTUS_PORTABLE`) beside the one with SIMD.
+They are compiled from the sources as they are.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 /* Records of any octets and any spans, as JSON and as Protobuf, into rooms of any
- * size: nothing is touched outside them, and the text is UTF-8 on one line. */
+ * size: nothing is touched outside them, the text is UTF-8 on one line, and every
+ * form of the JSON encoder writes the same. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -129,21 +130,45 @@ static void check_text(const uint8_t *octets, uint32_t len)
         abort();
 }
 
+/* The record by one form, or nothing where it did not fit. */
+static struct otus_slice encode_json(uint8_t *room, uint32_t size, struct otus_encoder *encoder,
+                                     const struct json_form *form,
+                                     const struct otus_encode_input *input)
+{
+    struct otus_arena arena = {room, 0, size};
+    struct otus_span at;
+    encoder->json = form;
+    if (otus_encode_json(&arena, &at, encoder, input) != OTUS_OK)
+        return (struct otus_slice){NULL, 0};
+    check_text(room + at.off, at.len);
+    return (struct otus_slice){room + at.off, at.len};
+}
+
 static void encode(struct otus_encoder *encoder, const struct otus_encode_input *input,
                    uint32_t size)
 {
     /* On the heap, so that the sanitizer watches its ends. */
     uint8_t *room = malloc(size + 1u);
-    if (room == NULL)
-        return;
-    struct otus_arena arena = {room, 0, size};
+    uint8_t *other = malloc(size + 1u);
+    if (room == NULL || other == NULL)
+        abort();
+    const struct json_form *best = json_form_best();
+    struct otus_slice text = encode_json(room, size, encoder, best, input);
+    const struct json_form *forms[] = {&json_form_portable, &json_form_baseline};
+    for (uint32_t i = 0; i < 2; i++) {
+        struct otus_slice same = encode_json(other, size, encoder, forms[i], input);
+        /* Where the room ends, forms may differ by a step. */
+        if (text.at != NULL && same.at != NULL &&
+            (text.len != same.len || memcmp(text.at, same.at, text.len) != 0))
+            abort();
+    }
+    struct otus_arena arena = {other, 0, size};
     struct otus_span at;
-    if (otus_encode_json(&arena, &at, encoder, input) == OTUS_OK)
-        check_text(room + at.off, at.len);
     if (otus_encode_protobuf(&arena, &at, encoder, input) == OTUS_OK &&
         at.off + at.len != arena.used)
         abort();
     free(room);
+    free(other);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len);
@@ -152,11 +177,18 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
     static const char *const names[OTUS_MAX_LABELS] = {[OTUS_NUM_LABELS] = "own.label"};
     static struct otus_sip_header headers[MAX_HEADERS];
     static struct otus_sdp sdp;
+    /* A copy with what encoders may read behind it and no octet more. */
+    uint8_t *copy = malloc(len + OTUS_ENCODE_BEHIND);
+    if (copy == NULL)
+        abort();
+    memcpy(copy, octets, len);
+    memset(copy + len, '"', OTUS_ENCODE_BEHIND);
+    octets = copy;
     struct source source = {otus_cursor_of(octets, len), octets, (uint32_t)len};
     struct otus_envelope envelope = {"task", "a\"g", "\xff", (take(&source) & 1) != 0, names};
     struct otus_encoder *encoder;
     if (otus_encoder_new(&encoder, &envelope) != OTUS_OK)
-        return 0;
+        abort();
     struct otus_packet_meta meta = {.ip_version = 6, .protocol = (uint8_t)take(&source)};
     meta.ts_ns = (uint64_t)take(&source) << 48;
     meta.flags = take(&source);
@@ -181,5 +213,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
     encode(encoder, &input, size);
     encode(encoder, &input, 1u << 24);
     otus_encoder_free(encoder);
+    free(copy);
     return 0;
 }

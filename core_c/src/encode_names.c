@@ -28,15 +28,6 @@ const char *encode_offer_answer(const struct otus_sip_message *message)
     return has_answer_role ? "offer" : NULL;
 }
 
-bool encode_start_line_deviates(const struct otus_sip_message *message)
-{
-    const uint64_t deviates = (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_VERSION |
-                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_START_LINE |
-                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_REQUEST_URI |
-                              (uint64_t)1 << OTUS_SIP_ANOMALY_BAD_STATUS_CODE;
-    return (message->anomalies & deviates) != 0;
-}
-
 const char *encode_anomaly_name(uint32_t id)
 {
     static const char *const names[OTUS_SIP_NUM_ANOMALIES] = {

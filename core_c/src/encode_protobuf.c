@@ -47,10 +47,10 @@ void protobuf_put_text(struct protobuf_writer *writer, const uint8_t *octets, ui
     }
 }
 
-static struct json_text text_of_string(const char *string)
+static struct otus_slice text_of_string(const char *string)
 {
     struct otus_slice slice = {(const uint8_t *)string, (uint32_t)strlen(string)};
-    return json_text_of(slice);
+    return slice;
 }
 
 enum otus_status encoder_render_protobuf(struct otus_encoder *encoder,
@@ -159,7 +159,7 @@ static void put_labels(struct protobuf_writer *writer, const struct otus_encoder
                 continue;
             uint8_t *start = protobuf_begin(writer, RECORD_LABELS);
             protobuf_put_octets(writer, MAP_KEY, label->json + 1, label->name_len);
-            protobuf_put_string(writer, MAP_VALUE, json_text_of(labels->value[id]));
+            protobuf_put_string(writer, MAP_VALUE, labels->value[id]);
             protobuf_finish(writer, start);
         }
     }
@@ -194,7 +194,7 @@ static void put_rtcp(struct protobuf_writer *writer, const struct otus_rtcp_head
 static void put_payload(struct protobuf_writer *writer, const struct otus_encode_input *input)
 {
     if (input->payload_type == OTUS_PAYLOAD_PLUGIN)
-        protobuf_string(writer, RECORD_PAYLOAD_TYPE, json_text_of(input->payload_name));
+        protobuf_string(writer, RECORD_PAYLOAD_TYPE, input->payload_name);
     else
         protobuf_name(writer, RECORD_PAYLOAD_TYPE, encode_payload_type_name(input->payload_type));
     if (input->sip != NULL) {
@@ -206,7 +206,7 @@ static void put_payload(struct protobuf_writer *writer, const struct otus_encode
     } else if (input->rtcp != NULL) {
         put_rtcp(writer, input->rtcp);
     } else if (input->payload_json.len != 0) {
-        protobuf_string(writer, RECORD_PAYLOAD_JSON, json_text_of(input->payload_json));
+        protobuf_string(writer, RECORD_PAYLOAD_JSON, input->payload_json);
     }
 }
 

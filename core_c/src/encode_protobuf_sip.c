@@ -6,9 +6,9 @@ struct source {
     uint32_t len;
 };
 
-static inline struct json_text text_of(const struct source *source, struct otus_span span)
+static inline struct otus_slice text_of(const struct source *source, struct otus_span span)
 {
-    return json_text_in(source->octets, source->len, span);
+    return encode_part((struct otus_slice){source->octets, source->len}, span);
 }
 
 static void put_address(struct protobuf_writer *writer, uint32_t field, const struct source *source,
@@ -37,7 +37,7 @@ static void put_via(struct protobuf_writer *writer, uint32_t field, const struct
     protobuf_finish(writer, start);
 }
 
-static void put_folded(struct protobuf_writer *writer, uint32_t field, struct json_text value)
+static void put_folded(struct protobuf_writer *writer, uint32_t field, struct otus_slice value)
 {
     struct otus_cursor left = otus_cursor_of(value.at, value.len);
     struct otus_cursor line;
@@ -79,7 +79,7 @@ static void put_codec(struct protobuf_writer *writer, uint32_t field, const stru
     enum { PAYLOAD_TYPE = 1, ENCODING };
     uint8_t *start = protobuf_begin(writer, field);
     protobuf_number(writer, PAYLOAD_TYPE, codec->payload_type);
-    struct json_text encoding = text_of(source, codec->encoding);
+    struct otus_slice encoding = text_of(source, codec->encoding);
     if (encoding.len != 0)
         protobuf_string(writer, ENCODING, encoding);
     else if (rtp && encode_static_codec(codec->payload_type)[0] != '\0')
@@ -104,7 +104,7 @@ static void put_media(struct protobuf_writer *writer, uint32_t field, const stru
         CODECS,
         CANDIDATES,
     };
-    struct json_text protocol = text_of(source, media->protocol);
+    struct otus_slice protocol = text_of(source, media->protocol);
     bool rtp = encode_carries_rtp(protocol.at, protocol.len);
     uint8_t *start = protobuf_begin(writer, field);
     protobuf_string(writer, MEDIA, text_of(source, media->media));
@@ -131,13 +131,13 @@ static void put_media(struct protobuf_writer *writer, uint32_t field, const stru
     protobuf_finish(writer, start);
 }
 
-static void put_bundle(struct protobuf_writer *writer, uint32_t field, struct json_text mids)
+static void put_bundle(struct protobuf_writer *writer, uint32_t field, struct otus_slice mids)
 {
     struct otus_cursor left = otus_cursor_of(mids.at, mids.len);
     struct otus_cursor mid;
     while (encode_next_word(&left, &mid)) {
         struct otus_slice slice = {mid.at, (uint32_t)otus_cursor_left(&mid)};
-        protobuf_put_string(writer, field, json_text_of(slice));
+        protobuf_put_string(writer, field, slice);
     }
 }
 
@@ -226,7 +226,7 @@ void protobuf_sip_fields(struct protobuf_writer *writer, const struct otus_sip_m
     put_fields(writer, &source, message);
     for (uint32_t i = 0; i < message->num_headers; i++)
         put_header(writer, SIP_HEADERS, &source, &message->headers[i]);
-    struct json_text body = text_of(&source, message->body);
+    struct otus_slice body = text_of(&source, message->body);
     if (body.len != 0)
         protobuf_put_octets(writer, SIP_BODY, body.at, body.len);
     if (message->sdp != NULL) {

@@ -25,37 +25,44 @@ enum otus_status otus_encoder_name_label(struct otus_encoder *encoder, uint32_t 
     memcpy(label->json + 1 + len, "\":\"", 3);
     label->json_len = (uint8_t)(len + 4);
     label->name_len = (uint8_t)len;
+    encoder->named[id / 64] |= (uint64_t)1 << id % 64;
     return OTUS_OK;
 }
 
-static struct json_text text_of_string(const char *string)
+/* At most six octets for each. */
+static uint8_t *put_escaped(uint8_t *at, const char *text)
 {
-    struct otus_slice slice = {(const uint8_t *)string, (uint32_t)strlen(string)};
-    return json_text_of(slice);
+    const uint8_t *from = (const uint8_t *)text;
+    const uint8_t *stop = from + strlen(text);
+    while (from < stop)
+        at = json_escape_one(at, &from, stop);
+    return at;
 }
 
-/* Every octet may become six. */
-static size_t envelope_room(const struct otus_envelope *envelope)
+static uint8_t *put_literal(uint8_t *at, const char *literal)
 {
-    return 6 * (strlen(envelope->task_id) + strlen(envelope->agent_id) +
-                strlen(envelope->pipeline_id)) +
-           128;
+    size_t len = strlen(literal);
+    memcpy(at, literal, len);
+    return at + len;
 }
 
 static enum otus_status render_json(struct otus_encoder *encoder,
                                     const struct otus_envelope *envelope)
 {
-    size_t room = envelope_room(envelope);
-    encoder->json_head = malloc(room);
+    enum { LITERALS = 128 };
+    size_t len =
+        strlen(envelope->task_id) + strlen(envelope->agent_id) + strlen(envelope->pipeline_id);
+    encoder->json_head = malloc(6 * len + LITERALS);
     if (encoder->json_head == NULL)
         return OTUS_E_NOMEM;
-    struct json_writer writer = {encoder->json_head, encoder->json_head + room, false};
-    JSON_LITERAL(&writer, "Z\",");
-    JSON_MEMBER(&writer, "task_id", text_of_string(envelope->task_id));
-    JSON_MEMBER(&writer, "agent_id", text_of_string(envelope->agent_id));
-    JSON_MEMBER(&writer, "pipeline_id", text_of_string(envelope->pipeline_id));
-    JSON_LITERAL(&writer, "\"src_ip\":\"");
-    encoder->json_head_len = (uint32_t)(writer.at - encoder->json_head);
+    uint8_t *at = put_literal(encoder->json_head, "Z\",\"task_id\":\"");
+    at = put_escaped(at, envelope->task_id);
+    at = put_literal(at, "\",\"agent_id\":\"");
+    at = put_escaped(at, envelope->agent_id);
+    at = put_literal(at, "\",\"pipeline_id\":\"");
+    at = put_escaped(at, envelope->pipeline_id);
+    at = put_literal(at, "\",\"src_ip\":\"");
+    encoder->json_head_len = (uint32_t)(at - encoder->json_head);
     return OTUS_OK;
 }
 
@@ -82,6 +89,7 @@ enum otus_status otus_encoder_new(struct otus_encoder **out_encoder,
     struct otus_encoder *encoder = calloc(1, sizeof *encoder);
     if (encoder == NULL)
         return OTUS_E_NOMEM;
+    encoder->json = json_form_best();
     encoder->raw_payload = envelope->raw_payload;
     enum otus_status status = render_json(encoder, envelope);
     if (status == OTUS_OK)

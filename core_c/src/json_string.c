@@ -1,6 +1,13 @@
-/* The general form of strings: RFC 8259 section 7 escapes, and one U+FFFD for
+/* What a JSON string can't hold as it is: RFC 8259 section 7 escapes, and one U+FFFD for
  * each maximal subpart of what is no UTF-8 (Unicode 15, section 3.9). */
 #include "encoder.h"
+
+#define TIMES_32(octet)                                                                            \
+    octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet,     \
+        octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, \
+        octet, octet, octet, octet, octet, octet
+
+const struct json_vectors json_vectors = {{TIMES_32(0x20)}, {TIMES_32('"')}, {TIMES_32('\\')}};
 
 int encode_utf8_character(const uint8_t *at, const uint8_t *end)
 {
@@ -50,80 +57,53 @@ static uint32_t escape_ascii(uint8_t *out, uint8_t octet)
     return 6;
 }
 
-/* Writes what the octets at *at become and moves both on; at most 6 octets. */
-static uint8_t *escape_one(uint8_t *out, const uint8_t **at, const uint8_t *end)
+uint8_t *json_escape_one(uint8_t *at, const uint8_t **from, const uint8_t *stop)
 {
-    uint8_t octet = **at;
+    uint8_t octet = **from;
     if (octet < 0x80) {
-        *at += 1;
+        *from += 1;
         if (octet >= 0x20 && octet != '"' && octet != '\\') {
-            *out = octet;
-            return out + 1;
+            *at = octet;
+            return at + 1;
         }
-        return out + escape_ascii(out, octet);
+        return at + escape_ascii(at, octet);
     }
-    int len = encode_utf8_character(*at, end);
+    int len = encode_utf8_character(*from, stop);
     if (len > 0) {
         for (int i = 0; i < len; i++)
-            out[i] = (*at)[i];
-        *at += len;
-        return out + len;
+            at[i] = (*from)[i];
+        *from += len;
+        return at + len;
     }
-    memcpy(out, "\xef\xbf\xbd", 3);
-    *at += -len;
-    return out + 3;
+    memcpy(at, "\xef\xbf\xbd", 3);
+    *from += -len;
+    return at + 3;
 }
 
-/* Copies up to 16 octets and, where one of them needs it, an escape. Touches at
- * most JSON_STEP_ROOM octets of out. */
-static uint8_t *escape_step(uint8_t *out, const uint8_t **at, const uint8_t *end,
-                            const uint8_t *readable_end)
+static inline bool is_ascii8(const uint8_t *at)
 {
-    if (readable_end - *at < JSON_STEP)
-        return escape_one(out, at, end);
-    uint32_t left = end - *at < JSON_STEP ? (uint32_t)(end - *at) : JSON_STEP;
-    uint32_t bad = json_copy16(out, *at);
-    uint32_t clean = bad == 0 ? JSON_STEP : (uint32_t)__builtin_ctz(bad);
-    if (clean >= left) {
-        *at += left;
-        return out + left;
-    }
-    *at += clean;
-    out += clean;
-    /* Line ends come in pairs, and bodies are full of them. */
-    if (**at == '\r' && end - *at > 1 && (*at)[1] == '\n') {
-        memcpy(out, "\\r\\n", 4);
-        *at += 2;
-        return out + 4;
-    }
-    return escape_one(out, at, end);
+    uint64_t word;
+    memcpy(&word, at, sizeof word);
+    return (word & 0x8080808080808080u) == 0;
 }
 
-void json_escape(struct json_writer *writer, const uint8_t *at, const uint8_t *end,
-                 const uint8_t *readable_end)
+static inline bool is_ascii32(const uint8_t *at)
 {
-    while (at < end && json_room(writer) >= JSON_STEP_ROOM)
-        writer->at = escape_step(writer->at, &at, end, readable_end);
-    /* Near the end of the room each step is made aside and put if it fits. */
-    while (at < end && !writer->full) {
-        uint8_t aside[JSON_STEP_ROOM];
-        uint8_t *done = escape_step(aside, &at, end, readable_end);
-        json_put(writer, aside, (size_t)(done - aside));
-    }
+    uint64_t words[4];
+    memcpy(words, at, sizeof words);
+    return ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0;
 }
 
 bool encode_is_utf8(const uint8_t *octets, uint32_t len)
 {
     const uint8_t *at = octets;
     const uint8_t *end = octets + len;
+    while (end - at >= 32 && is_ascii32(at))
+        at += 32;
     while (at < end) {
-        uint64_t word;
-        if (end - at >= (ptrdiff_t)sizeof word) {
-            memcpy(&word, at, sizeof word);
-            if ((word & 0x8080808080808080u) == 0) {
-                at += sizeof word;
-                continue;
-            }
+        if (end - at >= 8 && is_ascii8(at)) {
+            at += 8;
+            continue;
         }
         int step = *at < 0x80 ? 1 : encode_utf8_character(at, end);
         if (step < 0)

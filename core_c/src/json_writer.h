@@ -1,215 +1,275 @@
-/* Writes JSON into a caller's room: literals, numbers and strings of any octets.
+/* Writes JSON: literals, numbers, and strings of any octets.
  *
- * Nothing is written past the end: what does not fit sets `full`, and the whole
- * record is then given up. Strings are copied 16 octets at a step until one
- * needs an escape. */
+ * Every function takes the place to write at and returns the place behind what it
+ * wrote, so that the place stays in a register. There is one bound, `end`, with
+ * JSON_SLACK octets of the caller's room behind it:
+ *
+ * - strings and numbers start before `end`, or else return `end` itself: a record
+ *   that ends at `end` or behind it did not fit and is given up;
+ * - literals ask nothing: between two strings or numbers there are far fewer than
+ *   JSON_SLACK octets of them.
+ *
+ * Strings are copied JSON_STEP octets at a time, and each step finds in the copy
+ * what needs an escape. A step writes and reads whole vectors: up to JSON_STEP
+ * octets behind a string are read, and never used.
+ *
+ * This file and those that build on it (json_sip.h, json_sdp.h, json_record.h) are
+ * compiled once for each vector unit: see json_form.h. */
 #ifndef OTUS_JSON_WRITER_H
 #define OTUS_JSON_WRITER_H
 
 #include <stdbool.h>
 
-#include "otus/arena.h"
+#include "json_form.h"
 #include "text.h"
 
-#if defined(__SSE2__) && !defined(OTUS_PORTABLE)
+#if defined(JSON_AVX2)
+#include <immintrin.h>
+#elif defined(__SSE2__) && !defined(JSON_PORTABLE)
 #include <emmintrin.h>
-#define OTUS_JSON_SSE2 1
-#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(OTUS_PORTABLE)
+#define JSON_SSE2 1
+#elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(JSON_PORTABLE)
 #include <arm_neon.h>
-#define OTUS_JSON_NEON 1
+#define JSON_NEON 1
 #endif
 
-enum {
-    JSON_STEP = 16,      /* octets copied at once */
-    JSON_STEP_ROOM = 32, /* that a step may touch: a copy, or a copy and an escape */
-};
+/* Copies JSON_STEP octets and returns how many of them, from the first on, can
+ * stand in a JSON string as they are. The others are those below 0x20, '"', '\\'
+ * and all above 0x7f, whose UTF-8 is to be checked. */
+static inline uint32_t json_copy(uint8_t *out, const uint8_t *at);
 
-struct json_writer {
-    uint8_t *at;
-    uint8_t *end;
-    bool full;
-};
+#if defined(JSON_AVX2)
+enum { JSON_STEP = 32 };
 
-/* Octets with what may be read behind them: the message that they lie in. */
-struct json_text {
-    const uint8_t *at;
-    uint32_t len;
-    uint32_t readable; /* at least len */
-};
-
-static inline struct json_text json_text_of(struct otus_slice slice)
+static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
 {
-    struct json_text text = {slice.at, slice.len, slice.len};
-    return text;
+    __m256i octets, allowed, quote, backslash;
+    memcpy(&octets, at, sizeof octets);
+    memcpy(out, &octets, sizeof octets);
+    /* From memory each is an operand; as constants they were made anew for each string. */
+    memcpy(&allowed, json_vectors.allowed, sizeof allowed);
+    memcpy(&quote, json_vectors.quote, sizeof quote);
+    memcpy(&backslash, json_vectors.backslash, sizeof backslash);
+    /* Signed: octets above 0x7f are below 0x20 as well. The sign tells. */
+    __m256i bad = _mm256_subs_epi8(octets, allowed);
+    bad = _mm256_or_si256(bad, _mm256_cmpeq_epi8(octets, quote));
+    bad = _mm256_or_si256(bad, _mm256_cmpeq_epi8(octets, backslash));
+    return _tzcnt_u32((uint32_t)_mm256_movemask_epi8(bad));
 }
+#elif defined(JSON_SSE2)
+enum { JSON_STEP = 16 };
 
-/* A span of octets; empty where it does not lie within them. */
-static inline struct json_text json_text_in(const uint8_t *octets, uint32_t len,
-                                            struct otus_span span)
+static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
 {
-    bool within = span.off <= len && span.len <= len - span.off;
-    struct json_text text = {octets + span.off, span.len, len - span.off};
-    struct json_text none = {octets, 0, len};
-    return OTUS_LIKELY(within) ? text : none;
+    __m128i octets;
+    memcpy(&octets, at, sizeof octets);
+    memcpy(out, &octets, sizeof octets);
+    /* Signed: octets above 0x7f are below 0x20 as well. */
+    __m128i bad = _mm_cmplt_epi8(octets, _mm_set1_epi8(0x20));
+    bad = _mm_or_si128(bad, _mm_cmpeq_epi8(octets, _mm_set1_epi8('"')));
+    bad = _mm_or_si128(bad, _mm_cmpeq_epi8(octets, _mm_set1_epi8('\\')));
+    return (uint32_t)__builtin_ctz((uint32_t)_mm_movemask_epi8(bad) | 1u << JSON_STEP);
 }
+#elif defined(JSON_NEON)
+enum { JSON_STEP = 16 };
 
-/* Copies eight octets; bit i of the result is set where octet i can't stand in
- * a JSON string as it is: below 0x20, '"', '\\', above 0x7f. */
-static inline uint32_t json_copy8_portable(uint8_t *out, const uint8_t *at)
+static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
+{
+    uint8x16_t octets = vld1q_u8(at);
+    vst1q_u8(out, octets);
+    uint8x16_t bad = vcltq_s8(vreinterpretq_s8_u8(octets), vdupq_n_s8(0x20));
+    bad = vorrq_u8(bad, vceqq_u8(octets, vdupq_n_u8('"')));
+    bad = vorrq_u8(bad, vceqq_u8(octets, vdupq_n_u8('\\')));
+    /* Four bits an octet: the nearest thing to a movemask. */
+    uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(bad), 4);
+    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0);
+    return mask == 0 ? JSON_STEP : (uint32_t)__builtin_ctzll(mask) / 4;
+}
+#else
+enum { JSON_STEP = 8 };
+
+static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
 {
     const uint64_t ones = 0x0101010101010101u;
     const uint64_t tops = 0x8080808080808080u;
     uint64_t octets;
     memcpy(&octets, at, sizeof octets);
     memcpy(out, &octets, sizeof octets);
-    uint64_t low = octets & ~tops; /* so that no borrow crosses an octet */
+    uint64_t low = octets & ~tops; /* so that no carry crosses an octet */
     uint64_t not_quote = (low ^ (ones * '"')) + ~tops;
     uint64_t not_backslash = (low ^ (ones * '\\')) + ~tops;
     uint64_t not_control = low + ones * (0x80 - 0x20);
     uint64_t bad = (octets | ~(not_quote & not_backslash & not_control)) & tops;
-    /* The top bits of eight octets, gathered in the order of memory. */
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     bad = __builtin_bswap64(bad);
 #endif
-    return (uint32_t)(((bad >> 7) * 0x0102040810204080u) >> 56);
-}
-
-static inline uint32_t json_copy16_portable(uint8_t *out, const uint8_t *at)
-{
-    uint32_t first = json_copy8_portable(out, at);
-    return first | json_copy8_portable(out + 8, at + 8) << 8;
-}
-
-#if defined(OTUS_JSON_SSE2)
-static inline uint32_t json_copy16(uint8_t *out, const uint8_t *at)
-{
-    __m128i octets = _mm_loadu_si128((const __m128i *)(const void *)at);
-    _mm_storeu_si128((__m128i *)(void *)out, octets);
-    /* Signed: octets above 0x7f are below 0x20 as well. */
-    __m128i bad = _mm_cmplt_epi8(octets, _mm_set1_epi8(0x20));
-    bad = _mm_or_si128(bad, _mm_cmpeq_epi8(octets, _mm_set1_epi8('"')));
-    bad = _mm_or_si128(bad, _mm_cmpeq_epi8(octets, _mm_set1_epi8('\\')));
-    return (uint32_t)_mm_movemask_epi8(bad);
-}
-#elif defined(OTUS_JSON_NEON)
-static inline uint32_t json_copy16(uint8_t *out, const uint8_t *at)
-{
-    static const uint8_t bits[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
-    uint8x16_t octets = vld1q_u8(at);
-    vst1q_u8(out, octets);
-    uint8x16_t bad = vreinterpretq_u8_s8(
-        vreinterpretq_s8_u8(vcltq_s8(vreinterpretq_s8_u8(octets), vdupq_n_s8(0x20))));
-    bad = vorrq_u8(bad, vceqq_u8(octets, vdupq_n_u8('"')));
-    bad = vorrq_u8(bad, vceqq_u8(octets, vdupq_n_u8('\\')));
-    bad = vandq_u8(bad, vld1q_u8(bits));
-    return (uint32_t)vaddv_u8(vget_low_u8(bad)) | (uint32_t)vaddv_u8(vget_high_u8(bad)) << 8;
-}
-#else
-static inline uint32_t json_copy16(uint8_t *out, const uint8_t *at)
-{
-    return json_copy16_portable(out, at);
+    return bad == 0 ? JSON_STEP : (uint32_t)__builtin_ctzll(bad) / 8;
 }
 #endif
 
-static inline size_t json_room(const struct json_writer *writer)
+static_assert((int)JSON_STEP <= (int)OTUS_ENCODE_BEHIND,
+              "what callers keep readable behind a string");
+
+/* The rest of a string, from the first octet that can't stay as it is. */
+static __attribute__((noinline)) uint8_t *json_escape(uint8_t *at, uint8_t *end,
+                                                      const uint8_t *from, uint32_t len)
 {
-    return (size_t)(writer->end - writer->at);
-}
-
-static inline void json_put(struct json_writer *writer, const void *octets, size_t len)
-{
-    if (OTUS_UNLIKELY(json_room(writer) < len)) {
-        writer->full = true;
-        return;
-    }
-    memcpy(writer->at, octets, len);
-    writer->at += len;
-}
-
-#define JSON_LITERAL(writer, literal) json_put((writer), (literal), sizeof(literal) - 1)
-
-/* Any octets as the inside of a JSON string: escapes, and U+FFFD where they are
- * not UTF-8. The general form; json_string() is the way in. */
-void json_escape(struct json_writer *writer, const uint8_t *at, const uint8_t *end,
-                 const uint8_t *readable_end);
-
-static inline void json_string(struct json_writer *writer, struct json_text text)
-{
-    if (OTUS_UNLIKELY(text.len == 0))
-        return;
-    const uint8_t *at = text.at;
-    const uint8_t *end = at + text.len;
-    const uint8_t *readable_end = at + text.readable;
-    while (OTUS_LIKELY(readable_end - at >= JSON_STEP && json_room(writer) >= JSON_STEP)) {
-        uint32_t bad = json_copy16(writer->at, at);
-        size_t left = (size_t)(end - at);
-        if (left <= JSON_STEP) {
-            /* What lies behind the text is none of its business. */
-            if (OTUS_UNLIKELY((bad & ((1u << left) - 1)) != 0))
-                break;
-            writer->at += left;
-            return;
+    const uint8_t *stop = from + len;
+    while (OTUS_LIKELY(at < end)) {
+        uint32_t clean = json_copy(at, from);
+        uint32_t left = (uint32_t)(stop - from);
+        if (left <= clean)
+            return at + left;
+        at += clean;
+        from += clean;
+        if (clean == JSON_STEP)
+            continue;
+        if (from[0] == '\r' && left - clean > 1 && from[1] == '\n') {
+            /* Line ends come in pairs, and bodies are full of them. */
+            memcpy(at, "\\r\\n", 4);
+            at += 4;
+            from += 2;
+        } else if (from[0] == '"' || from[0] == '\\') {
+            at[0] = '\\';
+            at[1] = from[0];
+            at += 2;
+            from += 1;
+        } else {
+            do { /* text of another script is a run of such octets */
+                at = json_escape_one(at, &from, stop);
+            } while (from < stop && *from >= 0x80 && at < end);
         }
-        if (OTUS_UNLIKELY(bad != 0))
-            break;
-        at += JSON_STEP;
-        writer->at += JSON_STEP;
     }
-    if (at < end)
-        json_escape(writer, at, end, readable_end);
+    return end;
 }
 
-/* before, the text as a string's inside, after: `"uri":"` ... `",`. */
-static inline __attribute__((always_inline)) void json_put_text(struct json_writer *writer,
-                                                                const char *before,
-                                                                size_t before_len,
-                                                                struct json_text text,
-                                                                const char *after, size_t after_len)
+/* The inside of a string. Most end within the first step. */
+static inline __attribute__((always_inline)) uint8_t *json_string(uint8_t *at, uint8_t *end,
+                                                                  struct otus_slice text)
 {
-    json_put(writer, before, before_len);
-    json_string(writer, text);
-    json_put(writer, after, after_len);
+    if (OTUS_UNLIKELY(at >= end))
+        return end;
+    uint32_t clean = json_copy(at, text.at);
+    if (OTUS_LIKELY(text.len <= clean))
+        return at + text.len;
+    const uint8_t *from = text.at;
+    uint32_t left = text.len;
+    while (OTUS_LIKELY(clean == JSON_STEP)) {
+        at += JSON_STEP;
+        from += JSON_STEP;
+        left -= JSON_STEP;
+        if (OTUS_UNLIKELY(at >= end))
+            return end;
+        clean = json_copy(at, from);
+        if (left <= clean)
+            return at + left;
+    }
+    return json_escape(at, end, from, left);
+}
+
+static inline void json_move32(uint8_t *out, const void *from)
+{
+#if defined(JSON_AVX2)
+    __m256i octets; /* memcpy() would take halves */
+    memcpy(&octets, from, sizeof octets);
+    memcpy(out, &octets, sizeof octets);
+#else
+    memcpy(out, from, 32);
+#endif
+}
+
+/* len octets of a literal that goes on for JSON_PADDING more, so that whole words
+ * are stored and `at` alone tells where it ended. */
+static inline __attribute__((always_inline)) uint8_t *json_put(uint8_t *at, const char *padded,
+                                                               size_t len)
+{
+    if (len <= 16)
+        memcpy(at, padded, len <= 4 ? 4 : len <= 8 ? 8 : 16);
+    else
+        json_move32(at, padded);
+    return at + len;
+}
+
+#define JSON_PADDING "\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"
+#define JSON_LITERAL(at, literal) json_put((at), literal JSON_PADDING, sizeof(literal) - 1)
+
+/* A text of ours: nothing to escape, nothing readable behind it. */
+static inline uint8_t *json_text(uint8_t *at, uint8_t *end, const void *text, size_t len)
+{
+    if (OTUS_UNLIKELY(end - at <= (ptrdiff_t)len))
+        return end;
+    memcpy(at, text, len);
+    return at + len;
+}
+
+static inline __attribute__((always_inline)) uint8_t *json_member(uint8_t *at, uint8_t *end,
+                                                                  const char *head, size_t head_len,
+                                                                  struct otus_slice text)
+{
+    at = json_put(at, head, head_len);
+    at = json_string(at, end, text);
+    return JSON_LITERAL(at, "\",");
 }
 
 /* A string member, with its comma behind it. */
-#define JSON_MEMBER(writer, name, text)                                                            \
-    json_put_text((writer), "\"" name "\":\"", sizeof("\"" name "\":\"") - 1, (text), "\",", 2)
-/* The same where the text is not empty. */
-#define JSON_OPTIONAL(writer, name, text)                                                          \
-    do {                                                                                           \
-        struct json_text json_optional_text = (text);                                              \
-        if (json_optional_text.len != 0)                                                           \
-            JSON_MEMBER((writer), name, json_optional_text);                                       \
-    } while (0)
+#define JSON_MEMBER(at, end, name, text)                                                           \
+    json_member((at), (end), "\"" name "\":\"" JSON_PADDING, sizeof("\"" name "\":\"") - 1, (text))
 
-static inline __attribute__((always_inline)) void json_put_number(struct json_writer *writer,
-                                                                  const char *before,
-                                                                  size_t before_len, uint32_t value)
+/* The same where the text is not empty. */
+static inline __attribute__((always_inline)) uint8_t *json_optional(uint8_t *at, uint8_t *end,
+                                                                    const char *head,
+                                                                    size_t head_len,
+                                                                    struct otus_slice text)
 {
-    if (OTUS_UNLIKELY(json_room(writer) < before_len + OTUS_TEXT_U32 + 1)) {
-        writer->full = true;
-        return;
-    }
-    memcpy(writer->at, before, before_len);
-    writer->at += before_len;
-    writer->at += otus_text_u16(writer->at, value);
-    *writer->at++ = ',';
+    return text.len == 0 ? at : json_member(at, end, head, head_len, text);
+}
+
+#define JSON_OPTIONAL(at, end, name, text)                                                         \
+    json_optional((at), (end), "\"" name "\":\"" JSON_PADDING, sizeof("\"" name "\":\"") - 1,      \
+                  (text))
+
+/* A string in a list. */
+#define JSON_ITEM(at, end, text) json_member((at), (end), "\"" JSON_PADDING, 1, (text))
+
+/* A member whose text is a name of ours. */
+static inline __attribute__((always_inline)) uint8_t *json_name(uint8_t *at, uint8_t *end,
+                                                                const char *head, size_t head_len,
+                                                                const char *text)
+{
+    at = json_put(at, head, head_len);
+    at = json_text(at, end, text, strlen(text));
+    return JSON_LITERAL(at, "\",");
+}
+
+#define JSON_NAME(at, end, name, text)                                                             \
+    json_name((at), (end), "\"" name "\":\"" JSON_PADDING, sizeof("\"" name "\":\"") - 1, (text))
+
+#define JSON_NAME_ITEM(at, end, text) json_name((at), (end), "\"" JSON_PADDING, 1, (text))
+
+static inline __attribute__((always_inline)) uint8_t *json_number(uint8_t *at, uint8_t *end,
+                                                                  const char *head, size_t head_len,
+                                                                  uint32_t value)
+{
+    at = at < end ? at : end;
+    at = json_put(at, head, head_len);
+    at += otus_text_u16(at, value);
+    *at = ',';
+    return at + 1;
 }
 
 /* A number member, with its comma behind it. */
-#define JSON_NUMBER(writer, name, value)                                                           \
-    json_put_number((writer), "\"" name "\":", sizeof("\"" name "\":") - 1, (value))
+#define JSON_NUMBER(at, end, name, value)                                                          \
+    json_number((at), (end), "\"" name "\":" JSON_PADDING, sizeof("\"" name "\":") - 1, (value))
 
-/* Turns the comma behind the last member into the closing bracket. Once the
- * writer is full, the octet in front of it may be another's. */
-static inline void json_close(struct json_writer *writer, char bracket)
+/* Closes what has members: the last one's comma becomes the bracket. */
+#define JSON_CLOSE(at, brackets) JSON_LITERAL((at)-1, brackets)
+
+/* Closes what may be empty. */
+static inline uint8_t *json_close_any(uint8_t *at, char bracket)
 {
-    if (OTUS_UNLIKELY(writer->full))
-        return;
-    if (writer->at[-1] == ',')
-        writer->at[-1] = (uint8_t)bracket;
-    else
-        json_put(writer, &bracket, 1);
+    at -= at[-1] == ',';
+    *at = (uint8_t)bracket;
+    return at + 1;
 }
 
 #endif

@@ -10,16 +10,10 @@ static inline bool lies_in(const uint8_t *at, const uint8_t *base, uint32_t len)
     return (uintptr_t)at - (uintptr_t)base < len;
 }
 
-/* Where a label's octets are in the arena. Mostly they are part of the payload,
- * which is there already. */
-static inline bool place_value(struct otus_arena *arena, struct otus_span *out_span,
-                               struct otus_slice value, struct otus_slice payload,
-                               uint32_t payload_off)
+/* Where octets are in the arena that are no part of the payload. */
+static bool place_elsewhere(struct otus_arena *arena, struct otus_span *out_span,
+                            struct otus_slice value)
 {
-    if (OTUS_LIKELY(lies_in(value.at, payload.at, payload.len))) {
-        *out_span = (struct otus_span){payload_off + (uint32_t)(value.at - payload.at), value.len};
-        return true;
-    }
     if (lies_in(value.at, arena->base, arena->used)) {
         *out_span = (struct otus_span){(uint32_t)(value.at - arena->base), value.len};
         return true;
@@ -42,34 +36,78 @@ static uint32_t key_label(uint8_t payload_type)
     }
 }
 
+/* Puts the payload into the arena and lets the parsed message point there. */
+static bool write_payload(struct otus_pipeline *pipeline, struct otus_record *record,
+                          const struct otus_work *work)
+{
+    struct otus_arena *arena = &pipeline->batch.arena;
+    if (!otus_arena_put(arena, &record->payload, work->payload))
+        return false;
+    if (work->sip_ready) {
+        struct otus_sip_message *sip = &pipeline->sip;
+        sip->octets = arena->base + record->payload.off + (sip->octets - work->payload.at);
+    }
+    return true;
+}
+
+/* The labels of one word of ids, at at; NULL where the arena is full. Mostly their
+ * values are part of the payload, which is in the arena already. They are left
+ * pointing there: encoders read whole vectors, and may do so in the arena alone. */
+static uint8_t *write_word(struct otus_label_set *set, struct otus_arena *arena, uint8_t *at,
+                           uint32_t word, struct otus_slice payload, uint32_t payload_off)
+{
+    uint8_t *base = arena->base;
+    for (uint64_t bits = set->present[word]; bits != 0; bits &= bits - 1) {
+        uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(bits);
+        struct otus_slice *value = &set->value[id];
+        struct otus_span place = {payload_off + (uint32_t)(value->at - payload.at), value->len};
+        if (OTUS_UNLIKELY(!lies_in(value->at, payload.at, payload.len)) &&
+            !place_elsewhere(arena, &place, *value))
+            return NULL;
+        value->at = base + place.off;
+        struct otus_label label = {id, place.off, place.len};
+        memcpy(at, &label, sizeof label); /* the arena is not aligned */
+        at += sizeof label;
+    }
+    return at;
+}
+
+/* Not every processor that this is compiled for counts bits by an instruction. */
+static inline uint32_t count_bits(uint64_t bits)
+{
+    uint32_t num = 0;
+    for (; bits != 0; bits &= bits - 1)
+        num++;
+    return num;
+}
+
+static void write_key(struct otus_record *record, const struct otus_label_set *set,
+                      const struct otus_arena *arena)
+{
+    uint32_t key = key_label(record->payload_type);
+    if (key == OTUS_MAX_LABELS || !otus_label_has(set, key))
+        return;
+    const struct otus_slice *value = &set->value[key];
+    record->key = (struct otus_span){(uint32_t)(value->at - arena->base), value->len};
+}
+
 bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record *record,
                               struct otus_slice payload)
 {
-    const struct otus_label_set *set = &pipeline->labels;
+    struct otus_label_set *set = &pipeline->labels;
     struct otus_arena *arena = &pipeline->batch.arena;
     uint32_t num = 0;
     for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++)
-        num += (uint32_t)__builtin_popcountll(set->present[word]);
+        num += count_bits(set->present[word]);
     uint32_t off = arena->used;
     uint32_t len = num * (uint32_t)sizeof(struct otus_label);
     uint8_t *at = otus_arena_take(arena, len);
+    for (uint32_t word = 0; at != NULL && word < OTUS_MAX_LABELS / 64; word++)
+        at = write_word(set, arena, at, word, payload, record->payload.off);
     if (at == NULL)
         return false;
-    uint32_t key = key_label(record->payload_type);
-    for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++) {
-        for (uint64_t bits = set->present[word]; bits != 0; bits &= bits - 1) {
-            uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(bits);
-            struct otus_span value;
-            if (!place_value(arena, &value, set->value[id], payload, record->payload.off))
-                return false;
-            if (id == key)
-                record->key = value;
-            struct otus_label label = {id, value.off, value.len};
-            memcpy(at, &label, sizeof label); /* the arena is not aligned */
-            at += sizeof label;
-        }
-    }
     record->labels = (struct otus_span){off, len};
+    write_key(record, set, arena);
     return true;
 }
 
@@ -122,7 +160,7 @@ bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *recor
         .payload_type = work->payload_type,
         .parser = work->parser,
     };
-    if (!otus_arena_put(arena, &record->payload, work->payload))
+    if (!write_payload(pipeline, record, work))
         return false;
     otus_arena_align(arena, _Alignof(struct otus_tunnel));
     struct otus_slice tunnels = {(const uint8_t *)work->tunnels,
@@ -138,7 +176,8 @@ bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *recor
         record->sip_anomalies = pipeline->sip.anomalies;
     if (pipeline->config.outputs & OTUS_OUTPUT_PAYLOAD_JSON && work->state == OTUS_RECORD_PARSED) {
         struct otus_encode_input input = encode_input(pipeline, work);
-        if (otus_encode_payload_json(arena, &record->payload_json, &input) != OTUS_OK)
+        if (otus_encode_payload_json(arena, &record->payload_json, pipeline->encoder, &input) !=
+            OTUS_OK)
             return false;
     }
     return !complete || otus_record_finish(pipeline, record, work);

@@ -110,7 +110,7 @@ static inline void protobuf_finish(struct protobuf_writer *writer, uint8_t *star
 void protobuf_put_text(struct protobuf_writer *writer, const uint8_t *octets, uint32_t len);
 
 static inline void protobuf_put_string(struct protobuf_writer *writer, uint32_t field,
-                                       struct json_text text)
+                                       struct otus_slice text)
 {
     if (OTUS_LIKELY(encode_is_utf8(text.at, text.len))) {
         protobuf_put_octets(writer, field, text.at, text.len);
@@ -122,7 +122,7 @@ static inline void protobuf_put_string(struct protobuf_writer *writer, uint32_t 
 }
 
 static inline void protobuf_string(struct protobuf_writer *writer, uint32_t field,
-                                   struct json_text text)
+                                   struct otus_slice text)
 {
     if (text.len != 0)
         protobuf_put_string(writer, field, text);

@@ -31,30 +31,21 @@ uint32_t otus_text_i64(uint8_t *out, int64_t value)
     return 1 + otus_text_u64(out + 1, 0 - (uint64_t)value);
 }
 
-static uint32_t text_octet(uint8_t *out, uint8_t value)
-{
-    if (value >= 100) {
-        out[0] = (uint8_t)('0' + value / 100);
-        memcpy(out + 1, otus_digit_pairs + 2 * (value % 100), 2);
-        return 3;
+const struct otus_text_octet otus_text_octets[256] = {
+#define TEN(tens, len)                                                                             \
+    {tens "0.", len}, {tens "1.", len}, {tens "2.", len}, {tens "3.", len}, {tens "4.", len},      \
+        {tens "5.", len}, {tens "6.", len}, {tens "7.", len}, {tens "8.", len},                    \
+    {                                                                                              \
+        tens "9.", len                                                                             \
     }
-    if (value >= 10) {
-        memcpy(out, otus_digit_pairs + 2 * value, 2);
-        return 2;
-    }
-    out[0] = (uint8_t)('0' + value);
-    return 1;
-}
-
-static uint32_t text_ipv4(uint8_t *out, const uint8_t *ip)
-{
-    uint32_t at = text_octet(out, ip[0]);
-    for (int i = 1; i < 4; i++) {
-        out[at++] = '.';
-        at += text_octet(out + at, ip[i]);
-    }
-    return at;
-}
+    TEN("", 2),   TEN("1", 3),  TEN("2", 3),  TEN("3", 3),  TEN("4", 3),  TEN("5", 3),
+    TEN("6", 3),  TEN("7", 3),  TEN("8", 3),  TEN("9", 3),  TEN("10", 4), TEN("11", 4),
+    TEN("12", 4), TEN("13", 4), TEN("14", 4), TEN("15", 4), TEN("16", 4), TEN("17", 4),
+    TEN("18", 4), TEN("19", 4), TEN("20", 4), TEN("21", 4), TEN("22", 4), TEN("23", 4),
+    TEN("24", 4), {"250.", 4},  {"251.", 4},  {"252.", 4},  {"253.", 4},  {"254.", 4},
+    {"255.", 4},
+#undef TEN
+};
 
 static uint32_t text_hex_group(uint8_t *out, uint32_t value)
 {
@@ -90,13 +81,13 @@ static void longest_zero_run(const uint16_t groups[8], int *out_first, int *out_
     *out_len = len;
 }
 
-static uint32_t text_ipv6(uint8_t *out, const uint8_t *ip)
+uint32_t otus_text_ipv6(uint8_t *out, const uint8_t *ip)
 {
     static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     /* RFC 5952 5: addresses with an embedded IPv4 address show it. */
     if (memcmp(ip, mapped, sizeof mapped) == 0) {
         memcpy(out, "::ffff:", 7);
-        return 7 + text_ipv4(out + 7, ip + 12);
+        return 7 + otus_text_ipv4(out + 7, ip + 12);
     }
     uint16_t groups[8];
     for (int i = 0; i < 8; i++)
@@ -119,18 +110,6 @@ static uint32_t text_ipv6(uint8_t *out, const uint8_t *ip)
     return at;
 }
 
-uint32_t otus_text_ip(uint8_t *out, uint8_t version, const uint8_t ip[16])
-{
-    if (OTUS_LIKELY(version == 4))
-        return text_ipv4(out, ip);
-    return version == 6 ? text_ipv6(out, ip) : 0;
-}
-
-static void text_pair(uint8_t *out, uint64_t value)
-{
-    memcpy(out, otus_digit_pairs + 2 * (value % 100), 2);
-}
-
 /* Days since 1970-03-01 shifted to eras of 400 years that start in March, so
  * that the leap day comes last. */
 void otus_text_second(uint8_t out[OTUS_TEXT_SECOND], uint64_t seconds)
@@ -146,22 +125,13 @@ void otus_text_second(uint8_t out[OTUS_TEXT_SECOND], uint64_t seconds)
     month = month < 10 ? month + 3 : month - 9;
     uint64_t year = year_of_era + era * 400 + (month <= 2);
     memcpy(out, "0000-00-00T00:00:00", OTUS_TEXT_SECOND);
-    text_pair(out, year / 100);
-    text_pair(out + 2, year);
-    text_pair(out + 5, month);
-    text_pair(out + 8, day);
-    text_pair(out + 11, seconds / 3600 % 24);
-    text_pair(out + 14, seconds / 60 % 60);
-    text_pair(out + 17, seconds % 60);
-}
-
-void otus_text_fraction(uint8_t out[OTUS_TEXT_FRACTION], uint32_t ns)
-{
-    for (int i = 7; i > 0; i -= 2) {
-        memcpy(out + i, otus_digit_pairs + 2 * (ns % 100), 2);
-        ns /= 100;
-    }
-    out[0] = (uint8_t)('0' + ns % 10);
+    otus_text_pair(out, (uint32_t)(year / 100));
+    otus_text_pair(out + 2, (uint32_t)(year % 100));
+    otus_text_pair(out + 5, (uint32_t)month);
+    otus_text_pair(out + 8, (uint32_t)day);
+    otus_text_pair(out + 11, (uint32_t)(seconds / 3600 % 24));
+    otus_text_pair(out + 14, (uint32_t)(seconds / 60 % 60));
+    otus_text_pair(out + 17, (uint32_t)(seconds % 60));
 }
 
 /* IANA protocol numbers, the names that operators use. */

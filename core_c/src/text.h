@@ -10,12 +10,12 @@
 enum {
     OTUS_TEXT_U32 = 10, /* octets that a number may take */
     OTUS_TEXT_U64 = 20,
-    OTUS_TEXT_IP = 45,      /* "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255" */
+    OTUS_TEXT_IP = 46,      /* "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255", and a dot */
     OTUS_TEXT_SECOND = 19,  /* "2026-11-24T08:28:37" */
     OTUS_TEXT_FRACTION = 9, /* "123456789" */
 };
 
-extern const char otus_digit_pairs[200];
+__attribute__((visibility("hidden"))) extern const char otus_digit_pairs[200];
 
 /* Each writes at out, which has room for the constant of its name, and returns
  * the octets written. */
@@ -59,13 +59,58 @@ static inline uint32_t otus_text_u16(uint8_t *out, uint32_t value)
 uint32_t otus_text_u64(uint8_t *out, uint64_t value);
 uint32_t otus_text_i64(uint8_t *out, int64_t value); /* OTUS_TEXT_U64 holds it */
 
-/* Canonical text: dotted decimal, RFC 5952 for IPv6. Version 0 gives none. */
-uint32_t otus_text_ip(uint8_t *out, uint8_t version, const uint8_t ip[16]);
+/* Every octet of an IPv4 address with the dot behind it. */
+struct otus_text_octet {
+    char digits[4];
+    uint8_t len;
+};
+__attribute__((visibility("hidden"))) extern const struct otus_text_octet otus_text_octets[256];
+
+/* Dotted decimal. */
+static inline uint32_t otus_text_ipv4(uint8_t *out, const uint8_t *ip)
+{
+    uint8_t *at = out;
+    for (int i = 0; i < 4; i++) {
+        const struct otus_text_octet *octet = &otus_text_octets[ip[i]];
+        memcpy(at, octet->digits, sizeof octet->digits);
+        at += octet->len;
+    }
+    return (uint32_t)(at - out) - 1; /* without the last dot */
+}
+
+uint32_t otus_text_ipv6(uint8_t *out, const uint8_t *ip); /* RFC 5952 */
+
+/* Either, as the version says; nothing where it is 0. */
+static inline uint32_t otus_text_ip(uint8_t *out, uint8_t version, const uint8_t ip[16])
+{
+    if (OTUS_LIKELY(version == 4))
+        return otus_text_ipv4(out, ip);
+    return version == 6 ? otus_text_ipv6(out, ip) : 0;
+}
 
 /* The date and time of a second since the epoch, UTC; years 1970 to 9999. */
 void otus_text_second(uint8_t out[OTUS_TEXT_SECOND], uint64_t seconds);
+
+/* Two digits of a value below 100. */
+static inline void otus_text_pair(uint8_t *out, uint32_t value)
+{
+    memcpy(out, otus_digit_pairs + 2 * value, 2);
+}
+
 /* The nine digits of a fraction below 1,000,000,000. */
-void otus_text_fraction(uint8_t out[OTUS_TEXT_FRACTION], uint32_t ns);
+static inline void otus_text_fraction(uint8_t out[OTUS_TEXT_FRACTION], uint32_t ns)
+{
+    /* Halves, so that the divisions do not wait for each other. */
+    uint32_t high = ns / 10000;
+    uint32_t low = ns - high * 10000;
+    uint32_t first = high / 10000;
+    high -= first * 10000;
+    out[0] = (uint8_t)('0' + first);
+    otus_text_pair(out + 1, high / 100);
+    otus_text_pair(out + 3, high % 100);
+    otus_text_pair(out + 5, low / 100);
+    otus_text_pair(out + 7, low % 100);
+}
 
 /* "udp", "tcp", ...; NULL where a protocol has no name here and its number is used. */
 const char *otus_protocol_name(uint8_t protocol);

@@ -18,7 +18,7 @@ static void test_fields(void)
     protobuf_put_number(&writer, 1, 0);
     protobuf_number(&writer, 2, 300);
     struct otus_slice bad = {(const uint8_t *)"a\xe2\x82z", 4};
-    protobuf_string(&writer, 3, json_text_of(bad));
+    protobuf_string(&writer, 3, bad);
     protobuf_name(&writer, 16, "x");
     static const uint8_t want[] = "\x08\x00\x10\xac\x02\x1a\x05"
                                   "a\xef\xbf\xbdz\x82\x01\x01x";

@@ -29,22 +29,30 @@ void otus_encoder_free(struct otus_encoder *encoder); /* NULL-safe */
 OTUS_MUST_CHECK enum otus_status otus_encoder_name_label(struct otus_encoder *encoder, uint32_t id,
                                                          const char *name);
 
+enum {
+    /* Octets that are readable behind each text that an encoder is given: it copies
+     * whole vectors, and never uses these. Texts in an arena have them, since what
+     * is too near to its end finds no room for a record either. */
+    OTUS_ENCODE_BEHIND = 32,
+};
+
 /* All that an encoder may look at for one record. Exactly one of sip, rtp, rtcp
  * is set where payload_type says so; payload_json where a Python parser took it. */
 struct otus_encode_input {
     const struct otus_packet_meta *meta;
-    const struct otus_tunnel *tunnels; /* meta->num_tunnels */
-    const struct otus_label_set *labels;
-    uint8_t payload_type;           /* enum otus_payload_type */
-    struct otus_slice payload_name; /* of OTUS_PAYLOAD_PLUGIN */
-    struct otus_slice payload;      /* octets of the transport payload or message */
+    const struct otus_tunnel *tunnels;   /* meta->num_tunnels */
+    const struct otus_label_set *labels; /* values with OTUS_ENCODE_BEHIND */
+    uint8_t payload_type;                /* enum otus_payload_type */
+    struct otus_slice payload_name;      /* of OTUS_PAYLOAD_PLUGIN; with OTUS_ENCODE_BEHIND */
+    struct otus_slice payload;           /* octets of the transport payload or message */
     struct otus_slice payload_json;
-    const struct otus_sip_message *sip;
+    const struct otus_sip_message *sip; /* octets with OTUS_ENCODE_BEHIND */
     const struct otus_rtp_header *rtp;
     const struct otus_rtcp_header *rtcp;
 };
 
-/* Appends; OTUS_E_LIMIT where the arena has no room, which is then as it was. */
+/* Appends; OTUS_E_LIMIT where the arena has no room, a few hundred octets to spare
+ * included. It is then as it was; the octets behind what is used may have changed. */
 OTUS_MUST_CHECK enum otus_status otus_encode_json(struct otus_arena *arena,
                                                   struct otus_span *out_span,
                                                   struct otus_encoder *encoder,
@@ -57,6 +65,7 @@ OTUS_MUST_CHECK enum otus_status otus_encode_protobuf(struct otus_arena *arena,
 /* Only the `payload` member's JSON object: what Python stages see as payload. */
 OTUS_MUST_CHECK enum otus_status otus_encode_payload_json(struct otus_arena *arena,
                                                           struct otus_span *out_span,
+                                                          const struct otus_encoder *encoder,
                                                           const struct otus_encode_input *input);
 
 #endif

@@ -201,9 +201,10 @@ async def test_heartbeats_and_state_changes(client: FleetClient, fleet: Fleet) -
 
     async def told() -> dict[str, Any]:
         view = (await client.agents())[first.agent_id]
-        return dict(view.heartbeat) if view.heartbeat.get("tasks") else {}
+        tasks = view.heartbeat.get("tasks") or [{}]
+        return dict(view.heartbeat) if tasks[0].get("state") == "running" else {}
 
-    heartbeat = await wait_until_async(told, 15)
+    heartbeat = await wait_until_async(told, 30)
     assert heartbeat["tags"]["region"] == "cn-east-1"
     assert heartbeat["agent_version"]
     assert heartbeat["uptime_s"] > 0

@@ -66,14 +66,15 @@ def capture_file(packets: int) -> Path:
 
 
 def thread_seconds() -> dict[str, float]:
-    """CPU seconds by kind of thread."""
+    """CPU seconds by thread, by Python's name for it where it has one."""
     seconds: dict[str, float] = defaultdict(float)
+    names = {str(thread.native_id): thread.name for thread in threading.enumerate()}
     for entry in Path("/proc/self/task").iterdir():
         try:
             text = (entry / "stat").read_text()
         except OSError:
             continue
-        name = text[text.index("(") + 1 : text.rindex(")")]
+        name = names.get(entry.name) or text[text.index("(") + 1 : text.rindex(")")]
         user, system = text[text.rindex(")") + 2 :].split()[11:13]
         seconds[name] += (int(user) + int(system)) / _TICKS
     return seconds

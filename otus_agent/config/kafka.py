@@ -142,6 +142,9 @@ class SigningConfig(ConfigModel):
 class RemotePolicy(ConfigModel):
     """What commands that come through Kafka may do here. Patterns are shell globs.
 
+    Plugins are allowed by name, since only whoever installed one knows what its
+    configuration can make it read or reach.
+
     Whatever is written here, a remote task never names a local file, never sets
     its own credentials or TLS settings, and never reports to the control topics.
     """
@@ -152,6 +155,10 @@ class RemotePolicy(ConfigModel):
     """Interfaces that remote tasks may capture on."""
     capturers: TextList = Field(default=["afpacket"])
     """Capturers that remote tasks may use."""
+    parsers: TextList = Field(default=["sip", "rtp"])
+    """Parsers that remote tasks may use."""
+    processors: TextList = Field(default=["filter", "label"])
+    """Processors that remote tasks may use."""
     reporters: TextList = Field(default=["kafka"])
     """Reporters that remote tasks may use."""
     brokers: TextList = Field(default=[])

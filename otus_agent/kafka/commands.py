@@ -269,9 +269,8 @@ class CommandDoor:
         try:
             key_id = self._verifier.verify(envelope.raw)
             mark = digest(envelope.raw)
-            known = self._journal.find(envelope.request_id)
-            if known is not None:
-                return self._repeated(envelope, known.digest == mark)
+            if self._journal.find(envelope.request_id) is not None:
+                return await self._repeated(envelope, mark)
             self._check_age(envelope)
             self._policy.check(envelope.command, envelope.params)
         except OtusError as error:
@@ -282,11 +281,18 @@ class CommandDoor:
             self.counts["poison"] += 1
             poison = EnvelopeInvalid(str(error))
             return self._response(envelope.request_id, envelope.command, error=poison)
-        await asyncio.to_thread(
-            self._journal.begin, envelope.request_id, mark, envelope.timestamp_ms
-        )
-        answer = await self._run_command(envelope, key_id)
-        await asyncio.to_thread(self._journal.finish, envelope.request_id, answer)
+        except Exception as error:
+            # A fault in judging must not bring the same message back for ever.
+            log.exception("fleet command %s could not be judged", envelope.command)
+            self.counts["poison"] += 1
+            fault = OtusError(f"{type(error).__name__}: {error}")
+            return self._response(envelope.request_id, envelope.command, error=fault)
+        with self._journal.in_hand(envelope.request_id):
+            await asyncio.to_thread(
+                self._journal.begin, envelope.request_id, mark, envelope.timestamp_ms
+            )
+            answer = await self._run_command(envelope, key_id)
+            await asyncio.to_thread(self._journal.finish, envelope.request_id, answer)
         return answer
 
     async def _run_command(self, envelope: Envelope, key_id: str) -> dict[str, Any]:
@@ -304,11 +310,14 @@ class CommandDoor:
         self.counts["run"] += 1
         return self._response(envelope.request_id, envelope.command, result=result)
 
-    def _repeated(self, envelope: Envelope, same: bool) -> dict[str, Any]:
+    async def _repeated(self, envelope: Envelope, mark: str) -> dict[str, Any]:
         """The answer to a request_id that was there before."""
         self.counts["duplicates"] += 1
+        # A reload hands over to a new door, which may see the very command again
+        # that the former one is still running.
+        await self._journal.ended(envelope.request_id)
         known = self._journal.find(envelope.request_id)
-        if not same or known is None:
+        if known is None or known.digest != mark:
             error: OtusError = RequestIdReused("another command has had this request_id")
             return self._response(envelope.request_id, envelope.command, error=error)
         if known.answer is not None:

@@ -8,10 +8,12 @@ lets a replayed command through.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +42,7 @@ class Request:
 
 
 class Journal:
-    """Requests by id, on disk. Blocking: call it off the event loop.
+    """Requests by id, on disk. `begin` and `finish` block: call them off the event loop.
 
     Args:
         path: the file; its folder must exist. Read at once, tolerating a last line
@@ -52,6 +54,7 @@ class Journal:
         self._path = path
         self._bound = bound
         self._requests: OrderedDict[str, Request] = OrderedDict()
+        self._in_hand: dict[str, asyncio.Event] = {}
         self._lines = 0
         self._compacted = False
         self.floor_ms = 0
@@ -66,6 +69,21 @@ class Journal:
         """The request of this id, if it was begun and is remembered."""
         return self._requests.get(request_id)
 
+    @contextlib.contextmanager
+    def in_hand(self, request_id: str) -> Iterator[None]:
+        """Says that a door of this process runs the command. Event loop only."""
+        ended = self._in_hand[request_id] = asyncio.Event()
+        try:
+            yield
+        finally:
+            del self._in_hand[request_id]
+            ended.set()
+
+    async def ended(self, request_id: str) -> None:
+        """Returns when no door of this process runs the command. Event loop only."""
+        if (ended := self._in_hand.get(request_id)) is not None:
+            await ended.wait()
+
     def begin(self, request_id: str, digest: str, timestamp_ms: int) -> None:
         """Remembers that a command is about to run."""
         self._remember(Request(request_id, digest, timestamp_ms))
@@ -75,7 +93,7 @@ class Journal:
         """Remembers how it ended."""
         request = self._requests[request_id]
         request.done = True
-        if len(json.dumps(answer)) <= _MAX_ANSWER_OCTETS:
+        if len(_dump(answer)) <= _MAX_ANSWER_OCTETS:
             request.answer = answer
         self._forget_answers()
         self._write({"done": request_id, "answer": request.answer})
@@ -119,7 +137,7 @@ class Journal:
                 self._compact()
             else:
                 with self._path.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                    file.write(_dump(entry) + "\n")
                     file.flush()
                     os.fsync(file.fileno())
                 self._lines += 1
@@ -142,7 +160,7 @@ class Journal:
                 )
                 if request.done:
                     lines.append({"done": request.request_id, "answer": request.answer})
-            file.writelines(json.dumps(line) + "\n" for line in lines)
+            file.writelines(_dump(line) + "\n" for line in lines)
             file.flush()
             os.fsync(file.fileno())
         fresh.replace(self._path)
@@ -153,3 +171,8 @@ class Journal:
             os.close(directory)
         self._lines = len(lines)
         self._compacted = True
+
+
+def _dump(value: object) -> str:
+    # Answers may hold what only a handler knows; the line must be written all the same.
+    return json.dumps(value, default=str)

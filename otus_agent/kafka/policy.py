@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from otus_agent.config.kafka import KafkaConfig
+from otus_agent.config.task import CaptureSection
 from otus_agent.kafka.errors import CommandNotAllowed
+from otus_agent.supervisor import parse_task
+from otus_sdk.model import PayloadType
 
 # Capturers whose whole purpose is a local file: not to be allowed by any pattern.
 _FILE_CAPTURERS = frozenset({"pcap"})
-_FILE_KEY = re.compile(r"(^|_)(file|files|path|paths|dir|directory|folder)$")
-# "/etc/shadow", "~/x", "./x", "../x", "file:…". A filter expression never begins so.
-_FILE_VALUE = re.compile(r"\s*(/|~|\.{1,2}/|file:)", re.IGNORECASE)
+_FILE_KEY = re.compile(r"(^|[_-])(file|path|dir|directory|folder|socket)s?$", re.IGNORECASE)
+# "/etc/shadow", "~/x", "./x", "x/../y", "file:…". No filter expression begins so.
+_FILE_VALUE = re.compile(r"/|~|file:|([^\s'\"]*/)?\.{1,2}/", re.IGNORECASE)
 _OWN_SECURITY = ("sasl", "tls", "client_id")
 _MAX_DEPTH = 32
+# What a topic prefix is completed with; a plugin's own types come from parsers
+# that the operator allowed.
+_PAYLOAD_TYPES = tuple(kind.value for kind in PayloadType)
 
 
 class RemotePolicy:
@@ -37,36 +43,43 @@ class RemotePolicy:
 
         Raises:
             CommandNotAllowed: the message says what is not allowed, and by which key.
+            ConfigurationInvalid: a task does not hold.
         """
         if not _any(command, self._rules.commands):
             raise CommandNotAllowed(f"{command} is not among kafka.remote.commands")
-        for task in _tasks(params):
-            self._check_task(task)
-        rest = {key: value for key, value in params.items() if key not in ("task", "tasks")}
-        _refuse_files(rest, "params")
+        for key, value in params.items():
+            if key == "task":
+                self._check_task(value)
+            elif key == "tasks" and isinstance(value, list):
+                for task in value:
+                    self._check_task(task)
+            else:
+                _refuse_unknown(value, f"params.{key[:64]}")
 
-    def _check_task(self, task: Any) -> None:
-        if not isinstance(task, Mapping):
+    def _check_task(self, raw: Any) -> None:
+        if not isinstance(raw, Mapping):
             raise CommandNotAllowed("a task from Kafka must be an object")
-        _refuse_files(task, "task")
-        self._check_capture(task.get("capture"))
-        reporters = task.get("reporters")
-        if reporters is None:
-            return
-        if not isinstance(reporters, Sequence) or isinstance(reporters, str):
-            raise CommandNotAllowed("task.reporters: must be a list")
-        for number, reporter in enumerate(reporters):
-            self._check_reporter(reporter, f"task.reporters.{number}")
+        _refuse_files(raw, "task")
+        # What is judged is what would run: the same model, however it was written.
+        task = parse_task(raw)
+        self._check_capture(task.capture)
+        for parser in task.parsers:
+            self._check_kind("parser", parser.type)
+        for processor in task.processors:
+            self._check_kind("processor", processor.type)
+        for number, reporter in enumerate(task.reporters):
+            self._check_kind("reporter", reporter.type)
+            self._check_peers(reporter.config, f"task.reporters.{number}.config")
 
-    def _check_capture(self, capture: Any) -> None:
-        if not isinstance(capture, Mapping):
-            raise CommandNotAllowed("task.capture: must be an object")
-        kind = capture.get("type")
-        if not isinstance(kind, str) or kind in _FILE_CAPTURERS:
-            raise CommandNotAllowed(f"task.capture.type: {kind!r} reads local files")
-        if not _any(kind, self._rules.capturers):
-            raise CommandNotAllowed(f"capturer {kind!r} is not among kafka.remote.capturers")
-        interfaces = list(_interfaces(capture))
+    def _check_kind(self, kind: str, name: str) -> None:
+        if not _any(name, getattr(self._rules, f"{kind}s")):
+            raise CommandNotAllowed(f"{kind} {name[:64]!r} is not among kafka.remote.{kind}s")
+
+    def _check_capture(self, capture: CaptureSection) -> None:
+        if capture.type in _FILE_CAPTURERS:
+            raise CommandNotAllowed(f"task.capture.type: {capture.type!r} reads local files")
+        self._check_kind("capturer", capture.type)
+        interfaces = list(_interfaces(capture.config))
         if not interfaces and "*" not in self._rules.interfaces:
             raise CommandNotAllowed(
                 "task.capture: names no interface, and not every one is allowed"
@@ -77,81 +90,58 @@ class RemotePolicy:
                     f"interface {str(interface)[:64]!r} is not among kafka.remote.interfaces"
                 )
 
-    def _check_reporter(self, reporter: Any, where: str) -> None:
-        if isinstance(reporter, str):
-            reporter = {"type": reporter}
-        if not isinstance(reporter, Mapping) or not isinstance(reporter.get("type"), str):
-            raise CommandNotAllowed(f"{where}: must be an object with a type")
-        kind = reporter["type"]
-        if not _any(kind, self._rules.reporters):
-            raise CommandNotAllowed(f"reporter {kind!r} is not among kafka.remote.reporters")
-        if kind != "kafka":
-            return
-        # Plugin settings may stand under "config" or beside "type": both are looked at.
-        config = {**reporter}
-        inner = config.pop("config", None)
-        for settings in (config, {} if inner is None else inner):
-            if not isinstance(settings, Mapping):
-                raise CommandNotAllowed(f"{where}.config: must be an object")
-            self._check_kafka_settings(settings, where)
-
-    def _check_kafka_settings(self, settings: Mapping[str, Any], where: str) -> None:
+    def _check_peers(self, settings: Mapping[str, Any], where: str) -> None:
+        """Brokers, topics and credentials, of whichever reporter has such keys."""
         for key in _OWN_SECURITY:
             if key in settings:
                 # With verification off, inherited credentials could be drawn out.
                 raise CommandNotAllowed(f"{where}: a task from Kafka may not set {key}")
         brokers = settings.get("brokers", [])
-        for broker in brokers.split(",") if isinstance(brokers, str) else brokers:
-            if not isinstance(broker, str) or broker.strip() not in self._brokers:
+        for broker in brokers if isinstance(brokers, list) else [brokers]:
+            if not isinstance(broker, str) or broker not in self._brokers:
                 raise CommandNotAllowed(
                     f"broker {str(broker)[:128]!r} is not among kafka.remote.brokers"
                 )
-        self._check_topic(settings, where)
-
-    def _check_topic(self, settings: Mapping[str, Any], where: str) -> None:
         for key in ("topic", "topic_prefix"):
-            topic = settings.get(key)
-            if topic is None:
-                continue
-            if not isinstance(topic, str):
-                raise CommandNotAllowed(f"{where}.{key}: must be text")
-            if self._is_control_topic(topic, key == "topic_prefix"):
-                # Captured octets must not become commands, answers or events.
-                raise CommandNotAllowed(f"{where}.{key}: {topic!r} belongs to fleet control")
-            if not _any(topic, self._rules.topics):
-                raise CommandNotAllowed(f"topic {topic[:128]!r} is not among kafka.remote.topics")
+            if settings.get(key) is not None:
+                self._check_topic(settings[key], key, where)
+
+    def _check_topic(self, topic: Any, key: str, where: str) -> None:
+        if not isinstance(topic, str):
+            raise CommandNotAllowed(f"{where}.{key}: must be text")
+        kinds = _PAYLOAD_TYPES if key == "topic_prefix" else ()
+        names = [f"{topic}-{kind}" for kind in kinds] or [topic]
+        if self._is_control_topic(topic, bool(kinds)):
+            # Captured octets must not become commands, answers or events.
+            raise CommandNotAllowed(f"{where}.{key}: {topic[:128]!r} belongs to fleet control")
+        for name in names:
+            if not _any(name, self._rules.topics):
+                raise CommandNotAllowed(f"topic {name[:128]!r} is not among kafka.remote.topics")
 
     def _is_control_topic(self, topic: str, is_prefix: bool) -> bool:
-        if is_prefix:
-            return any(control.startswith(f"{topic}-") for control in self._control_topics)
-        return topic in self._control_topics
+        if topic in self._control_topics:
+            return True
+        return is_prefix and any(name.startswith(f"{topic}-") for name in self._control_topics)
 
 
 def _any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def _tasks(params: Mapping[str, Any]) -> Iterator[Any]:
-    if "task" in params:
-        yield params["task"]
-    tasks = params.get("tasks")
-    if isinstance(tasks, Mapping):
-        yield from tasks.values()
-    elif isinstance(tasks, list):
-        yield from tasks
-    elif tasks is not None:
-        yield tasks
+def _interfaces(settings: Mapping[str, Any]) -> Iterator[Any]:
+    for key in ("interface", "interfaces"):
+        named = settings.get(key)
+        if isinstance(named, list):
+            yield from named
+        elif named is not None:
+            yield named
 
 
-def _interfaces(capture: Mapping[str, Any]) -> Iterator[Any]:
-    inner = capture.get("config")
-    for section in (capture, inner if isinstance(inner, Mapping) else {}):
-        for key in ("interface", "interfaces"):
-            named = section.get(key)
-            if isinstance(named, list):
-                yield from named
-            elif named is not None:
-                yield named
+def _refuse_unknown(value: Any, where: str) -> None:
+    """Lets plain values that name no file pass: what these rules do not know, they refuse."""
+    if isinstance(value, Mapping | list):
+        raise CommandNotAllowed(f"{where}: no command from Kafka takes an object or a list here")
+    _refuse_files(value, where)
 
 
 def _refuse_files(value: Any, where: str, depth: int = 0) -> None:
@@ -160,11 +150,11 @@ def _refuse_files(value: Any, where: str, depth: int = 0) -> None:
         raise CommandNotAllowed(f"{where[:200]}: nested too deeply")
     if isinstance(value, Mapping):
         for key, member in value.items():
-            if isinstance(key, str) and _FILE_KEY.search(key.lower()):
-                raise CommandNotAllowed(f"{where}.{key[:64]}: no files in commands from Kafka")
+            if _FILE_KEY.search(str(key)):
+                raise CommandNotAllowed(f"{where}.{str(key)[:64]}: no files in commands from Kafka")
             _refuse_files(member, f"{where}.{key}", depth + 1)
     elif isinstance(value, list):
         for number, member in enumerate(value):
             _refuse_files(member, f"{where}.{number}", depth + 1)
-    elif isinstance(value, str) and _FILE_VALUE.match(value):
+    elif isinstance(value, str) and _FILE_VALUE.match(value.strip()):
         raise CommandNotAllowed(f"{where}: {value[:64]!r} names a file")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
@@ -9,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus_agent.config.kafka import KafkaConfig
 from otus_agent.kafka import envelope as envelopes
-from otus_agent.kafka.commands import CommandDoor
-from otus_agent.kafka.errors import CommandNotAllowed, EnvelopeInvalid
+from otus_agent.kafka.commands import CommandDoor, _encoded
+from otus_agent.kafka.errors import EnvelopeInvalid
 from otus_agent.kafka.journal import Journal
-from otus_agent.kafka.policy import RemotePolicy
 from otus_sdk.errors import TaskNotFound
+from waiting import wait_until_async
 
 NOW = 1_800_000_000.0
 TAGS = {"region": "cn-east-1", "role": "edge"}
@@ -104,7 +105,8 @@ async def test_a_handler_that_breaks_is_answered_too(tmp_path: Path) -> None:
 async def test_task_beside_the_command_is_the_task_parameter(tmp_path: Path) -> None:
     """The form of the task files: {"command": "task.create", "task": {…}}."""
     ran = Ran()
-    task = {"id": "t", "capture": {"type": "afpacket", "interface": "eth0"}}
+    capture = {"type": "afpacket", "interface": "eth0"}
+    task = {"id": "t", "capture": capture, "reporters": ["kafka"]}
     await make_door(tmp_path, ran).handle(command(command="task.create", task=task, params=...))
     assert ran.commands == [("task.create", {"task": task}, "")]
 
@@ -275,6 +277,60 @@ async def test_a_command_that_a_crash_cut_off_is_not_run_again(tmp_path: Path) -
     assert not ran.commands
 
 
+async def test_a_command_still_running_in_a_former_door_is_awaited(tmp_path: Path) -> None:
+    """The door that a reload opens answers the reload's repetition by its outcome."""
+    may_end = asyncio.Event()
+
+    async def slowly(*_: object) -> str:
+        await may_end.wait()
+        return "reloaded"
+
+    former = make_door(tmp_path, Ran())
+    former._dispatch = slowly
+    successor = make_door(tmp_path, ran := Ran())
+    successor._journal = former._journal
+    running = asyncio.create_task(former.handle(command()))
+    await wait_until_async(lambda: former._journal.find("r-1"), 30)
+    repeated = asyncio.create_task(successor.handle(command()))
+    await wait_until_async(lambda: successor.counts["duplicates"], 30)
+    may_end.set()
+    assert await repeated == {**(await running or {}), "duplicate": True}
+    assert not ran.commands
+
+
+async def test_a_fault_in_judging_is_answered_and_not_repeated(tmp_path: Path) -> None:
+    """What the rules themselves stumble over neither runs nor comes back for ever."""
+    ran = Ran()
+    door = make_door(tmp_path, ran)
+    door._policy.check = lambda *_: [].pop()  # type: ignore[method-assign, func-returns-value]
+    answer = await door.handle(command())
+    assert answer is not None
+    assert answer["status"] == "error"
+    assert door.counts["poison"] == 1
+    assert not ran.commands
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=10,
+)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        st.sampled_from(["target", "task", "params", "signature", "timestamp", "command"]), _JSON
+    )
+)
+async def test_no_envelope_ends_the_door(changes: dict[str, Any]) -> None:
+    """Any JSON in any member is run, answered or skipped, and its answer can be sent."""
+    door = make_door(Path("/nowhere"), Ran())
+    answer = await door.handle(command(**changes))
+    if answer is not None:
+        assert json.loads(_encoded(answer, 1 << 20))["agent_id"] == "agent-1"
+
+
 async def test_refused_commands_do_not_use_up_the_request_id(tmp_path: Path) -> None:
     """Nobody can block a command by sending its id first without a signature."""
     ran = Ran()
@@ -329,113 +385,10 @@ def test_a_disk_that_refuses_does_not_stop_commands(tmp_path: Path) -> None:
     assert journal.find("r").done  # type: ignore[union-attr]
 
 
-# --- Remote policy -------------------------------------------------------------
-
-
-def task(**changes: Any) -> dict[str, Any]:
-    return {
-        "id": "t",
-        "capture": {"type": "afpacket", "interface": "eth0"},
-        "parsers": ["sip"],
-        "reporters": [{"type": "kafka", "config": {"topic": "otus-sip"}}],
-        **changes,
-    }
-
-
-def kafka_reporter(**config: Any) -> dict[str, Any]:
-    return task(reporters=[{"type": "kafka", "config": config}])
-
-
-def check(raw: Any, **remote: Any) -> None:
-    config = KafkaConfig.model_validate({"brokers": ["kafka-1:9092"], "remote": remote})
-    RemotePolicy(config).check("task.create", {"task": raw})
-
-
-def test_an_ordinary_task_passes() -> None:
-    """The defaults let the fleet capture on interfaces and report to the agent's brokers."""
-    check(task())
-    check(kafka_reporter(topic="x", brokers=["kafka-1:9092"]))
-    check(task(processors=[{"type": "filter", "config": {"drop_if": "sip.method == 'OPTIONS'"}}]))
-    check(kafka_reporter(topic="x", brokers=["other:9092"]), brokers=["other:9092"])
-
-
-@pytest.mark.parametrize(
-    "raw",
-    [
-        task(capture={"type": "pcap", "path": "x.pcap"}),
-        task(capture={"type": "pcap"}),
-        task(capture={"type": "afpacket", "interface": "eth0", "dump_file": "x"}),
-        task(capture={"type": "mine", "interface": "eth0"}),
-        task(capture=None),
-        task(capture={}),
-        task(reporters=[{"type": "console"}]),
-        task(reporters=["console"]),
-        task(reporters=[{"type": "kafka", "config": []}]),
-        task(reporters="kafka"),
-        task(reporters=[7]),
-        task(parsers=[{"type": "sip", "config": {"dictionary": "/etc/passwd"}}]),
-        task(parsers=[{"type": "sip", "config": {"deep": [{"x": "file:///etc/passwd"}]}}]),
-        task(processors=[{"type": "label", "config": {"lookup_path": "x"}}]),
-        task(processors=[{"type": "label", "config": {"x": "../secret"}}]),
-        task(processors=[{"type": "label", "config": {"x": "~/secret"}}]),
-        kafka_reporter(topic="x", brokers=["evil:9092"]),
-        kafka_reporter(topic="x", brokers=["kafka-1:9092", "evil:9092"]),
-        kafka_reporter(topic="x", brokers="evil:9092"),
-        kafka_reporter(topic="x", tls={"check_hostname": False}),
-        kafka_reporter(topic="x", tls=None),
-        kafka_reporter(topic="x", sasl={"username": "u"}),
-        kafka_reporter(topic="otus-commands"),
-        kafka_reporter(topic="otus-responses"),
-        kafka_reporter(topic_prefix="otus"),
-        {"id": "t", "capture": {"type": "afpacket"}, "reporters": [{"type": "kafka", "tls": {}}]},
-        "task",
-    ],
-)
-def test_what_a_remote_task_may_never_do(raw: Any) -> None:
-    """No files, no strange peers, no own security settings, no control topics."""
-    with pytest.raises(CommandNotAllowed):
-        check(raw)
-
-
-def test_no_pattern_allows_the_file_capturer() -> None:
-    """Also an operator who allows every capturer does not open local files to the fleet."""
-    with pytest.raises(CommandNotAllowed):
-        check(task(capture={"type": "pcap", "files": ["a"]}), capturers=["*"])
-
-
-def test_interfaces_topics_and_commands_are_restricted_by_pattern() -> None:
-    """What the patterns do not name is refused, also when it is left out."""
-    check(task(), interfaces=["eth*"])
-    for capture in (
-        {"interface": "wlan0"},
-        {"interface": "any"},
-        {},
-        {"interfaces": ["eth0", "x"]},
-    ):
-        with pytest.raises(CommandNotAllowed):
-            check(task(capture={"type": "afpacket", **capture}), interfaces=["eth*"])
-    check(task(), topics=["otus-*"])
-    with pytest.raises(CommandNotAllowed):
-        check(kafka_reporter(topic="billing"), topics=["otus-*"])
-    config = KafkaConfig.model_validate({"brokers": ["a:1"], "remote": {"commands": ["*status"]}})
-    RemotePolicy(config).check("task.status", {"id": "t"})
-    with pytest.raises(CommandNotAllowed):
-        RemotePolicy(config).check("shutdown", {})
-
-
-def test_every_task_of_an_apply_is_looked_at() -> None:
-    """Commands that carry several tasks get no way around the rules."""
-    config = KafkaConfig.model_validate({"brokers": ["kafka-1:9092"]})
-    bad = task(capture={"type": "pcap", "path": "x"})
-    for tasks in ([task(), bad], {"a": task(), "b": bad}, "task"):
-        with pytest.raises(CommandNotAllowed):
-            RemotePolicy(config).check("task.apply", {"tasks": tasks})
-
-
 async def test_the_policy_stands_before_the_command_table(tmp_path: Path) -> None:
     """A refused command is answered, and nothing of it runs."""
     ran = Ran()
-    bad = task(capture={"type": "pcap", "path": "/etc/shadow"})
+    bad = {"id": "t", "capture": {"type": "pcap", "files": ["/etc/shadow"]}, "reporters": ["kafka"]}
     door = make_door(tmp_path, ran)
     answer = await door.handle(command(command="task.create", task=bad, params=...))
     assert answer is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otus_agent.config.kafka import KafkaConfig, inherit
@@ -17,6 +17,7 @@ from otus_agent.supervisor import parse_task
 from otus_sdk.errors import ConfigurationInvalid, OtusError
 
 BROKER = "kafka-1:9092"
+REGISTRY = PluginRegistry.load()
 SECRETS = {
     "tls": {"ca_file": "/etc/otus/ca.pem"},
     "sasl": {"username": "otus", "password": "secret"},
@@ -218,11 +219,12 @@ _REPORTER = st.dictionaries(
 def resolved(raw: dict[str, Any], kafka: KafkaConfig) -> ResolvedTask:
     return resolve_task(
         parse_task(raw),
-        PluginRegistry.load(),
+        REGISTRY,
         lambda kind, section: inherit(kafka, section) if kind == "kafka" else section,
     )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_CHANGES, _REPORTER)
 def test_whatever_passes_reads_no_file_and_reaches_no_stranger(
     changes: dict[str, Any], reporter: dict[str, Any]

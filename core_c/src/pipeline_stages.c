@@ -87,7 +87,8 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
         const struct otus_header_label *wanted = &stage->header_labels[i];
         struct otus_slice value;
         if (otus_sip_find_header(&pipeline->sip, wanted->name, strlen(wanted->name), &value))
-            otus_label_put(&pipeline->labels, wanted->id, value);
+            otus_label_put(&pipeline->labels, wanted->id,
+                           otus_sip_unfold(&pipeline->batch.arena, value));
     }
     if (pipeline->config.flows != NULL)
         otus_sip_register_media(pipeline->config.flows, &pipeline->sip, work->meta->ts_ns,

@@ -1,31 +1,26 @@
 /* The flow registry: see flow.h.
  *
- * Two tables of buckets. The flow table maps an endpoint to its entry; a bucket is one
- * cache line of tags in front of eight entries, and its oldest entry gives way when it is
- * full. The call table maps a Call-ID to the hashes of its endpoints, so that the end of
- * a dialog costs what the dialog has. Nothing points from one table into the other: a
- * hash that finds nothing, or an entry of another call, is skipped, and so an eviction on
- * one side needs no word to the other.
+ * Two tables of buckets. The flow table, here, maps an endpoint to its entry; a bucket is
+ * one cache line of tags in front of eight entries, and its oldest entry gives way when it
+ * is full. The call table, in flow_call.c, maps a Call-ID to the hashes of its endpoints,
+ * so that the end of a dialog costs what the dialog has. Nothing points from one table
+ * into the other: a hash that finds nothing, or an entry of another call, is skipped, and
+ * so an eviction on one side needs no word to the other.
  *
  * Readers take no lock. Each bucket carries a sequence number that is odd while a writer
  * changes it; a reader that saw it change reads again. Every word of an entry is read and
  * written atomically (relaxed), the fences give the order. Writers hold one of a few
  * spinlocks, chosen by bucket, one at a time. */
-#include "otus/flow.h"
-
-#include <sched.h>
 #include <stdlib.h>
 #include <sys/random.h>
 #include <time.h>
+
+#include "flow_internal.h"
 
 enum {
     SLOTS = 8, /* entries of a bucket */
     KEY_WORDS = 5,
     VALUE_WORDS = 17,
-    CALL_SLOTS = 4,      /* call records of a bucket */
-    CALL_ENDPOINTS = 13, /* of one record; a call with more has several */
-    NUM_LOCKS = 64,
-    SPINS = 128, /* before the processor is given away */
     KEPT_OCTETS = OTUS_FLOW_MAX_VALUE - 17,
 };
 static_assert(sizeof(struct otus_flow_key) == KEY_WORDS * 8, "compared as words");
@@ -43,45 +38,6 @@ struct bucket {
     _Alignas(64) uint32_t sequence; /* odd: being written */
     uint32_t tag[SLOTS];            /* low half of the hash, 0: free */
 };
-
-struct call {
-    uint64_t hash; /* 0: free */
-    uint64_t put_ns;
-    uint32_t num;
-    uint32_t answered;
-    uint64_t endpoint[CALL_ENDPOINTS]; /* hashes of keys */
-};
-
-struct lock {
-    _Alignas(64) uint32_t held;
-};
-
-struct otus_flow_registry {
-    struct bucket *buckets;
-    struct entry *entries; /* SLOTS for each bucket */
-    struct call *calls;    /* CALL_SLOTS for each call bucket */
-    uint32_t num_buckets;
-    uint32_t num_call_buckets;
-    uint64_t ttl_ns;
-    uint64_t seed[2];
-    struct lock flow_locks[NUM_LOCKS];
-    struct lock call_locks[NUM_LOCKS];
-    _Alignas(64) uint32_t count;
-    uint32_t sweep;     /* the bucket that the next put looks over */
-    uint32_t has_peers; /* a key with both ends was put */
-};
-
-static void lock_take(struct lock *lock)
-{
-    for (uint32_t spins = 0; __atomic_exchange_n(&lock->held, 1, __ATOMIC_ACQUIRE) != 0;)
-        if (++spins % SPINS == 0)
-            sched_yield();
-}
-
-static void lock_give(struct lock *lock)
-{
-    __atomic_store_n(&lock->held, 0, __ATOMIC_RELEASE);
-}
 
 static inline uint64_t word_load(const uint64_t *at)
 {
@@ -101,6 +57,12 @@ static inline uint64_t mix(uint64_t a, uint64_t b)
     return (uint64_t)product ^ (uint64_t)(product >> 64);
 }
 
+/* The low half of the hash is the tag, the high half has picked the bucket. */
+static inline uint32_t tag_of(uint64_t hash)
+{
+    return (uint32_t)hash | 1; /* never 0 */
+}
+
 static uint64_t hash_words(const struct otus_flow_registry *registry, const uint64_t *words,
                            uint32_t num)
 {
@@ -110,8 +72,8 @@ static uint64_t hash_words(const struct otus_flow_registry *registry, const uint
     return mix(hash, registry->seed[0] ^ 0x9e3779b97f4a7c15u);
 }
 
-static uint64_t hash_call(const struct otus_flow_registry *registry,
-                          const struct otus_flow_value *value)
+uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry,
+                             const struct otus_flow_value *value)
 {
     uint64_t words[OTUS_FLOW_MAX_VALUE / 8 + 1] = {0};
     memcpy(words, value->octets, value->len);
@@ -120,15 +82,17 @@ static uint64_t hash_call(const struct otus_flow_registry *registry,
     return hash == 0 ? 1 : hash;
 }
 
-/* The high half picks the bucket, the low half is the tag. */
-static inline uint32_t bucket_of(uint64_t hash, uint32_t num_buckets)
+uint32_t otus_flow_hash_text(const struct otus_flow_registry *registry, struct otus_slice text)
 {
-    return (uint32_t)(((hash >> 32) * num_buckets) >> 32);
-}
-
-static inline uint32_t tag_of(uint64_t hash)
-{
-    return (uint32_t)hash | 1; /* never 0 */
+    uint64_t hash = registry->seed[0] ^ text.len;
+    if (text.len == 0)
+        return 0;
+    for (uint32_t i = 0; i < text.len; i += 8) {
+        uint64_t word = 0;
+        memcpy(&word, text.at + i, text.len - i < 8 ? text.len - i : 8);
+        hash = mix(hash ^ word, registry->seed[1] + i);
+    }
+    return tag_of(hash);
 }
 
 void otus_flow_set_call_id(struct otus_flow_value *value, struct otus_slice call_id)
@@ -182,12 +146,12 @@ enum otus_status otus_flow_registry_new(struct otus_flow_registry **out_registry
     /* A quarter more than asked for: buckets fill unevenly. */
     registry->num_buckets = (max_flows + max_flows / 4) / SLOTS + 1;
     /* Two endpoints and more to a call, RTP and RTCP of each side. */
-    registry->num_call_buckets = max_flows / 2 / CALL_SLOTS + 1;
+    registry->num_call_buckets = max_flows / 2 / OTUS_CALL_SLOTS + 1;
     registry->ttl_ns = (uint64_t)ttl_ms * 1000000;
     registry->buckets = take_zeroed(registry->num_buckets, sizeof *registry->buckets);
     registry->entries = calloc((size_t)registry->num_buckets * SLOTS, sizeof *registry->entries);
     registry->calls =
-        calloc((size_t)registry->num_call_buckets * CALL_SLOTS, sizeof *registry->calls);
+        calloc((size_t)registry->num_call_buckets * OTUS_CALL_SLOTS, sizeof *registry->calls);
     if (registry->buckets == NULL || registry->entries == NULL || registry->calls == NULL) {
         otus_flow_registry_free(registry);
         return OTUS_E_NOMEM;
@@ -207,61 +171,11 @@ void otus_flow_registry_free(struct otus_flow_registry *registry)
     free(registry);
 }
 
-/* --- the call table --- */
-
-static struct lock *call_lock(struct otus_flow_registry *registry, uint32_t bucket)
-{
-    return &registry->call_locks[bucket % NUM_LOCKS];
-}
-
-/* A record of the call with room for one endpoint more; *out_known where it is there. */
-static struct call *find_call(struct call *calls, uint64_t call_hash, uint64_t endpoint,
-                              bool *out_known)
-{
-    struct call *room = NULL;
-    struct call *oldest = &calls[0];
-    uint32_t answered = 0;
-    *out_known = false;
-    for (uint32_t i = 0; i < CALL_SLOTS; i++) {
-        struct call *call = &calls[i];
-        if (call->hash == call_hash) {
-            answered |= call->answered;
-            for (uint32_t k = 0; k < call->num && !*out_known; k++)
-                *out_known = call->endpoint[k] == endpoint;
-            if (*out_known)
-                return call;
-            if (call->num < CALL_ENDPOINTS)
-                room = call;
-        }
-        if (call->put_ns < oldest->put_ns)
-            oldest = call;
-    }
-    if (room != NULL)
-        return room;
-    *oldest = (struct call){.hash = call_hash, .answered = answered}; /* a free one is oldest */
-    return oldest;
-}
-
-static void note_endpoint(struct otus_flow_registry *registry, uint64_t call_hash,
-                          uint64_t endpoint, uint64_t now_ns)
-{
-    uint32_t bucket = bucket_of(call_hash, registry->num_call_buckets);
-    struct lock *lock = call_lock(registry, bucket);
-    bool known;
-    lock_take(lock);
-    struct call *call =
-        find_call(registry->calls + (size_t)bucket * CALL_SLOTS, call_hash, endpoint, &known);
-    call->put_ns = now_ns == 0 ? 1 : now_ns;
-    if (!known)
-        call->endpoint[call->num++] = endpoint;
-    lock_give(lock);
-}
-
 /* --- the flow table --- */
 
-static struct lock *flow_lock(struct otus_flow_registry *registry, uint32_t bucket)
+static struct otus_lock *flow_lock(struct otus_flow_registry *registry, uint32_t bucket)
 {
-    return &registry->flow_locks[bucket % NUM_LOCKS];
+    return &registry->flow_locks[bucket % OTUS_FLOW_LOCKS];
 }
 
 static void write_begin(struct bucket *bucket)
@@ -356,36 +270,37 @@ static void sweep(struct otus_flow_registry *registry, uint64_t now_ns)
     uint32_t index = turn % registry->num_buckets;
     struct bucket *bucket = &registry->buckets[index];
     const struct entry *entries = registry->entries + (size_t)index * SLOTS;
-    struct lock *lock = flow_lock(registry, index);
-    lock_take(lock);
+    struct otus_lock *lock = flow_lock(registry, index);
+    otus_lock_take(lock);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
         if (bucket->tag[slot] != 0 && is_expired(registry, &entries[slot], now_ns))
             remove_slot(registry, bucket, slot);
-    lock_give(lock);
+    otus_lock_give(lock);
 }
 
 bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
-                   const struct otus_flow_value *value, uint64_t now_ns)
+                   const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns)
 {
     uint64_t words[KEY_WORDS];
     memcpy(words, key, sizeof words);
     uint64_t hash = hash_words(registry, words, KEY_WORDS);
-    uint64_t call_hash = hash_call(registry, value);
-    uint32_t index = bucket_of(hash, registry->num_buckets);
+    uint64_t call_hash = otus_flow_hash_call(registry, value);
+    uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
     struct entry *entries = registry->entries + (size_t)index * SLOTS;
-    struct lock *lock = flow_lock(registry, index);
+    struct otus_lock *lock = flow_lock(registry, index);
 
     if (key->peer_port != 0)
         __atomic_store_n(&registry->has_peers, 1, __ATOMIC_RELAXED);
-    lock_take(lock);
+    otus_lock_take(lock);
     struct place place = find_place(registry, bucket, entries, words, tag_of(hash), now_ns);
     write_entry(bucket, &entries[place.slot], place.slot, words, value, hash, call_hash, now_ns);
-    lock_give(lock);
+    otus_lock_give(lock);
 
     if (place.is_free)
         __atomic_fetch_add(&registry->count, 1, __ATOMIC_RELAXED);
-    note_endpoint(registry, call_hash, hash, now_ns);
+    otus_flow_note_endpoint(registry, call_hash, hash, otus_flow_hash_text(registry, owner),
+                            now_ns);
     sweep(registry, now_ns);
     return !place.is_same && !place.is_free && !place.is_expired;
 }
@@ -418,7 +333,7 @@ enum lookup { LOOKUP_MISS, LOOKUP_HIT, LOOKUP_AGAIN };
 static enum lookup look_up(struct otus_flow_registry *registry, struct otus_flow_value *out_value,
                            const uint64_t *key, uint64_t hash, uint64_t now_ns)
 {
-    uint32_t index = bucket_of(hash, registry->num_buckets);
+    uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
     struct entry *entries = registry->entries + (size_t)index * SLOTS;
     uint32_t before = __atomic_load_n(&bucket->sequence, __ATOMIC_ACQUIRE);
@@ -453,7 +368,7 @@ bool otus_flow_get(struct otus_flow_registry *registry, struct otus_flow_value *
         enum lookup result = look_up(registry, out_value, words, hash, now_ns);
         if (OTUS_LIKELY(result != LOOKUP_AGAIN))
             return result == LOOKUP_HIT;
-        if (tries % SPINS == 0)
+        if (tries % OTUS_FLOW_SPINS == 0)
             sched_yield(); /* the writer may have lost its processor */
     }
 }
@@ -494,75 +409,19 @@ bool otus_flow_find(struct otus_flow_registry *registry, struct otus_flow_value 
     return otus_flow_get(registry, out_value, &source, now_ns);
 }
 
-/* Removes the endpoint if it still belongs to the call. */
-static void remove_endpoint(struct otus_flow_registry *registry, uint64_t hash, uint64_t call_hash)
+void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t hash,
+                               uint64_t call_hash)
 {
-    uint32_t index = bucket_of(hash, registry->num_buckets);
+    uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
     const struct entry *entries = registry->entries + (size_t)index * SLOTS;
-    struct lock *lock = flow_lock(registry, index);
-    lock_take(lock);
+    struct otus_lock *lock = flow_lock(registry, index);
+    otus_lock_take(lock);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
         if (bucket->tag[slot] == tag_of(hash) && entries[slot].hash == hash &&
             entries[slot].call_hash == call_hash)
             remove_slot(registry, bucket, slot);
-    lock_give(lock);
-}
-
-/* The bucket of the call table that a Call-ID belongs to. */
-struct call_bucket {
-    struct call *calls;
-    struct lock *lock;
-    uint64_t hash;
-};
-
-static struct call_bucket find_call_bucket(struct otus_flow_registry *registry,
-                                           struct otus_slice call_id)
-{
-    struct otus_flow_value value = {0};
-    otus_flow_set_call_id(&value, call_id);
-    uint64_t hash = hash_call(registry, &value);
-    uint32_t bucket = bucket_of(hash, registry->num_call_buckets);
-    return (struct call_bucket){registry->calls + (size_t)bucket * CALL_SLOTS,
-                                call_lock(registry, bucket), hash};
-}
-
-static void remove_call(struct otus_flow_registry *registry, struct otus_slice call_id,
-                        bool even_answered)
-{
-    struct call_bucket bucket = find_call_bucket(registry, call_id);
-    for (uint32_t i = 0; i < CALL_SLOTS; i++) {
-        struct call *held = &bucket.calls[i];
-        struct call call = {0};
-        lock_take(bucket.lock);
-        if (held->hash == bucket.hash && (even_answered || !held->answered)) {
-            call = *held;
-            *held = (struct call){0};
-        }
-        lock_give(bucket.lock);
-        for (uint32_t k = 0; k < call.num; k++)
-            remove_endpoint(registry, call.endpoint[k], call.hash);
-    }
-}
-
-void otus_flow_remove_call(struct otus_flow_registry *registry, struct otus_slice call_id)
-{
-    remove_call(registry, call_id, true);
-}
-
-void otus_flow_remove_unanswered(struct otus_flow_registry *registry, struct otus_slice call_id)
-{
-    remove_call(registry, call_id, false);
-}
-
-void otus_flow_set_answered(struct otus_flow_registry *registry, struct otus_slice call_id)
-{
-    struct call_bucket bucket = find_call_bucket(registry, call_id);
-    lock_take(bucket.lock);
-    for (uint32_t i = 0; i < CALL_SLOTS; i++)
-        if (bucket.calls[i].hash == bucket.hash)
-            bucket.calls[i].answered = 1;
-    lock_give(bucket.lock);
+    otus_lock_give(lock);
 }
 
 uint32_t otus_flow_count(const struct otus_flow_registry *registry)

@@ -15,6 +15,7 @@ struct registration {
     struct otus_counters *counters;
     const uint8_t *octets;
     struct otus_flow_value value;
+    struct otus_slice owner;
     uint64_t now_ns;
 };
 
@@ -44,7 +45,8 @@ static void put_endpoint(struct registration *registration, struct otus_flow_key
         return;
     key->port = port;
     registration->value.kind = (uint8_t)kind;
-    if (otus_flow_put(registration->registry, key, &registration->value, registration->now_ns) &&
+    if (otus_flow_put(registration->registry, key, &registration->value, registration->owner,
+                      registration->now_ns) &&
         registration->counters != NULL)
         otus_count(registration->counters, OTUS_COUNT_FLOWS_EVICTED);
 }
@@ -84,43 +86,66 @@ static void put_media(struct registration *registration, const struct otus_sdp_m
         put_endpoint(registration, &rtcp, media->rtcp_port, OTUS_FLOW_RTCP);
 }
 
-/* What a final response says about the dialog. Challenges and the like are answered by
- * another request. */
-static bool is_final_word(const struct otus_sip_message *message)
+static struct otus_slice slice_of(const struct otus_sip_message *message, struct otus_span span)
 {
-    return !message->is_request && message->status_code >= 200 && message->status_code != 401 &&
-           message->status_code != 407;
+    return (struct otus_slice){message->octets + span.off, span.len};
+}
+
+static void put_description(struct otus_flow_registry *registry,
+                            const struct otus_sip_message *message,
+                            const struct otus_flow_dialog *dialog, uint64_t now_ns,
+                            struct otus_counters *counters)
+{
+    struct registration registration = {
+        .registry = registry,
+        .counters = counters,
+        .octets = message->octets,
+        .owner = message->is_request ? dialog->from_tag : dialog->to_tag,
+        .now_ns = now_ns,
+    };
+    otus_flow_set_call_id(&registration.value, dialog->call_id);
+    for (uint32_t i = 0; i < message->sdp->num_media; i++)
+        put_media(&registration, &message->sdp->media[i]);
+}
+
+/* RFC 3261 22: answered by the same request with credentials. */
+static bool is_challenge(const struct otus_sip_message *message)
+{
+    return message->status_code == 401 || message->status_code == 407;
 }
 
 void otus_sip_register_media(struct otus_flow_registry *registry,
                              const struct otus_sip_message *message, uint64_t now_ns,
                              struct otus_counters *counters)
 {
-    if (message->call_id.len == 0)
-        return;
-    struct otus_slice call_id = {message->octets + message->call_id.off, message->call_id.len};
+    struct otus_flow_dialog dialog = {
+        .call_id = slice_of(message, message->call_id),
+        .from_tag = slice_of(message, message->from.tag),
+        .to_tag = slice_of(message, message->to.tag),
+        .branch = slice_of(message, message->via.branch),
+    };
     bool is_invite = message->method_id == OTUS_SIP_METHOD_INVITE;
+    uint32_t final = message->status_code >= 200 ? message->status_code : 0;
+    if (dialog.call_id.len == 0)
+        return;
     /* RFC 3261 15.1.1: the session ends when the BYE is answered, whatever the answer (200,
      * 481, 408), and not when it is sent. CANCEL ends nothing: the 487 to its INVITE does. */
-    if (is_final_word(message) && message->method_id == OTUS_SIP_METHOD_BYE) {
-        otus_flow_remove_call(registry, call_id);
+    if (final != 0 && message->method_id == OTUS_SIP_METHOD_BYE) {
+        if (!is_challenge(message))
+            otus_flow_ended(registry, &dialog);
         return;
     }
-    if (is_final_word(message) && is_invite && message->status_code >= 300) {
-        otus_flow_remove_unanswered(registry, call_id);
+    if (final >= 300 && is_invite) {
+        if (is_challenge(message))
+            otus_flow_challenged(registry, &dialog);
+        else
+            otus_flow_refused(registry, &dialog);
         return;
     }
-    if (message->sdp != NULL) {
-        struct registration registration = {
-            .registry = registry,
-            .counters = counters,
-            .octets = message->octets,
-            .now_ns = now_ns,
-        };
-        otus_flow_set_call_id(&registration.value, call_id);
-        for (uint32_t i = 0; i < message->sdp->num_media; i++)
-            put_media(&registration, &message->sdp->media[i]);
-    }
-    if (is_final_word(message) && is_invite)
-        otus_flow_set_answered(registry, call_id);
+    if (message->is_request && is_invite)
+        otus_flow_invited(registry, &dialog, now_ns);
+    if (message->sdp != NULL)
+        put_description(registry, message, &dialog, now_ns, counters);
+    if (final != 0 && is_invite)
+        otus_flow_answered(registry, &dialog, now_ns);
 }

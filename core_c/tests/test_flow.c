@@ -28,6 +28,16 @@ static struct otus_slice slice_of(const char *text)
     return (struct otus_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
 }
 
+#define NOBODY ((struct otus_slice){(const uint8_t *)"", 0})
+
+/* The end of a call of which no dialog is known. */
+static void end_call(struct otus_flow_registry *registry, struct otus_slice call_id)
+{
+    struct otus_flow_dialog dialog = {
+        .call_id = call_id, .from_tag = NOBODY, .to_tag = NOBODY, .branch = NOBODY};
+    otus_flow_ended(registry, &dialog);
+}
+
 static struct otus_flow_registry *registry_of(uint32_t max_flows, uint32_t ttl_ms)
 {
     struct otus_flow_registry *registry = NULL;
@@ -44,7 +54,7 @@ static void test_put_get_ttl(void)
     struct otus_flow_value value = value_of("call-1");
     struct otus_flow_value got;
     uint64_t now = 5 * (uint64_t)SECOND;
-    CHECK(!otus_flow_put(registry, &key, &value, now));
+    CHECK(!otus_flow_put(registry, &key, &value, NOBODY, now));
     CHECK(otus_flow_get(registry, &got, &key, now));
     CHECK_TEXT(got.octets, got.len, "call-1");
     CHECK_EQ(got.kind, OTUS_FLOW_RTP);
@@ -68,15 +78,15 @@ static void test_reuse_of_an_endpoint(void)
     struct otus_flow_value first = value_of("call-1");
     struct otus_flow_value second = value_of("call-2");
     struct otus_flow_value got;
-    otus_flow_put(registry, &key, &first, 1);
-    otus_flow_put(registry, &old, &first, 1);
-    otus_flow_put(registry, &key, &second, 2);
+    otus_flow_put(registry, &key, &first, NOBODY, 1);
+    otus_flow_put(registry, &old, &first, NOBODY, 1);
+    otus_flow_put(registry, &key, &second, NOBODY, 2);
     CHECK_EQ(otus_flow_count(registry), 2);
-    otus_flow_remove_call(registry, slice_of("call-1"));
+    end_call(registry, slice_of("call-1"));
     CHECK(otus_flow_get(registry, &got, &key, 3));
     CHECK_TEXT(got.octets, got.len, "call-2");
     CHECK(!otus_flow_get(registry, &got, &old, 3));
-    otus_flow_remove_call(registry, slice_of("call-2"));
+    end_call(registry, slice_of("call-2"));
     CHECK_EQ(otus_flow_count(registry), 0);
     otus_flow_registry_free(registry);
 }
@@ -88,32 +98,187 @@ static void test_many_endpoints(void)
     struct otus_flow_value value = value_of("conference");
     for (uint16_t i = 0; i < 40; i++) {
         struct otus_flow_key key = key_of(7, (uint16_t)(1000 + i));
-        otus_flow_put(registry, &key, &value, 1);
-        otus_flow_put(registry, &key, &value, 2); /* again: nothing grows */
+        otus_flow_put(registry, &key, &value, NOBODY, 1);
+        otus_flow_put(registry, &key, &value, NOBODY, 2); /* again: nothing grows */
     }
     CHECK_EQ(otus_flow_count(registry), 40);
-    otus_flow_remove_call(registry, slice_of("conference"));
+    end_call(registry, slice_of("conference"));
     CHECK_EQ(otus_flow_count(registry), 0);
     otus_flow_registry_free(registry);
 }
 
-/* A failed INVITE ends a call that was never answered, and no other. */
-static void test_answered(void)
+/* --- dialogs of one Call-ID --- */
+
+/* One registry and the endpoints of the call, by their port. */
+struct scene {
+    struct otus_flow_registry *registry;
+    struct otus_flow_value value;
+};
+
+static struct scene scene_of(void)
 {
-    struct otus_flow_registry *registry = registry_of(100, 1000);
-    struct otus_flow_key key = key_of(1, 4000);
-    struct otus_flow_value value = value_of("call-1");
+    return (struct scene){registry_of(1000, 1000), value_of("call")};
+}
+
+static struct otus_flow_dialog dialog_of(const char *from, const char *to, const char *branch)
+{
+    return (struct otus_flow_dialog){slice_of("call"), slice_of(from), slice_of(to),
+                                     slice_of(branch)};
+}
+
+static void invite(struct scene *scene, const char *from, const char *to, const char *branch)
+{
+    struct otus_flow_dialog dialog = dialog_of(from, to, branch);
+    otus_flow_invited(scene->registry, &dialog, 1);
+}
+
+static void answer(struct scene *scene, const char *from, const char *to, const char *branch)
+{
+    struct otus_flow_dialog dialog = dialog_of(from, to, branch);
+    otus_flow_answered(scene->registry, &dialog, 1);
+}
+
+static void refuse(struct scene *scene, const char *from, const char *to, const char *branch)
+{
+    struct otus_flow_dialog dialog = dialog_of(from, to, branch);
+    otus_flow_refused(scene->registry, &dialog);
+}
+
+static void end(struct scene *scene, const char *from, const char *to)
+{
+    struct otus_flow_dialog dialog = dialog_of(from, to, "");
+    otus_flow_ended(scene->registry, &dialog);
+}
+
+static void offer(struct scene *scene, const char *owner, uint16_t port)
+{
+    struct otus_flow_key key = key_of(1, port);
+    otus_flow_put(scene->registry, &key, &scene->value, slice_of(owner), 1);
+}
+
+static bool has(struct scene *scene, uint16_t port)
+{
+    struct otus_flow_key key = key_of(1, port);
     struct otus_flow_value got;
-    otus_flow_put(registry, &key, &value, 1);
-    otus_flow_set_answered(registry, slice_of("call-1"));
-    otus_flow_remove_unanswered(registry, slice_of("call-1"));
-    CHECK(otus_flow_get(registry, &got, &key, 1));
-    otus_flow_remove_call(registry, slice_of("call-1"));
-    CHECK(!otus_flow_get(registry, &got, &key, 1));
-    otus_flow_put(registry, &key, &value, 1);
-    otus_flow_remove_unanswered(registry, slice_of("call-1"));
-    CHECK(!otus_flow_get(registry, &got, &key, 1));
-    otus_flow_registry_free(registry);
+    return otus_flow_get(scene->registry, &got, &key, 1);
+}
+
+/* A refused INVITE ends a call that was never answered; a refused re-INVITE ends nothing,
+ * also where the beginning of the dialog was not seen. */
+static void test_refused(void)
+{
+    struct scene scene = scene_of();
+    invite(&scene, "a", "", "b1");
+    offer(&scene, "a", 10);
+    refuse(&scene, "a", "t", "b1");
+    CHECK(!has(&scene, 10));
+    invite(&scene, "a", "t", "b2"); /* a re-INVITE out of the blue */
+    offer(&scene, "a", 10);
+    refuse(&scene, "a", "t", "b2");
+    CHECK(has(&scene, 10));
+    end(&scene, "t", "a"); /* the other side hangs up */
+    CHECK(!has(&scene, 10));
+    CHECK_EQ(otus_flow_count(scene.registry), 0);
+    otus_flow_registry_free(scene.registry);
+}
+
+/* A forked INVITE: the phone that is busy takes its own early media along, the caller's
+ * stay while other phones ring, and until the last of them has refused. */
+static void test_forked_and_refused(void)
+{
+    struct scene scene = scene_of();
+    invite(&scene, "a", "", "b0");
+    offer(&scene, "a", 10);
+    invite(&scene, "a", "", "b1");
+    invite(&scene, "a", "", "b2");
+    offer(&scene, "t1", 11);
+    offer(&scene, "t2", 12);
+    refuse(&scene, "a", "t1", "b1");
+    CHECK(has(&scene, 10) && !has(&scene, 11) && has(&scene, 12));
+    refuse(&scene, "a", "t1", "b1"); /* retransmitted */
+    CHECK(has(&scene, 10) && has(&scene, 12));
+    refuse(&scene, "a", "t2", "b2");
+    CHECK(has(&scene, 10) && !has(&scene, 12));
+    refuse(&scene, "a", "t0", "b0");
+    CHECK_EQ(otus_flow_count(scene.registry), 0);
+    otus_flow_registry_free(scene.registry);
+}
+
+/* Two phones answer (RFC 3261 13.2.2.4): the BYE to one leaves the session with the other. */
+static void test_forked_and_answered(void)
+{
+    struct scene scene = scene_of();
+    invite(&scene, "a", "", "b1");
+    offer(&scene, "a", 10);
+    offer(&scene, "t1", 11);
+    answer(&scene, "a", "t1", "b1");
+    offer(&scene, "t2", 12);
+    answer(&scene, "a", "t2", "b1");
+    end(&scene, "a", "t2");
+    CHECK(has(&scene, 10) && has(&scene, 11) && !has(&scene, 12));
+    end(&scene, "a", "t2"); /* retransmitted */
+    CHECK(has(&scene, 10) && has(&scene, 11));
+    end(&scene, "t1", "a");
+    CHECK_EQ(otus_flow_count(scene.registry), 0);
+    otus_flow_registry_free(scene.registry);
+}
+
+/* A B2BUA that keeps the Call-ID: each leg's media end with the leg. */
+static void test_legs(void)
+{
+    struct scene scene = scene_of();
+    invite(&scene, "a", "", "b1");
+    offer(&scene, "a", 10);
+    invite(&scene, "b", "", "b2");
+    offer(&scene, "b", 20);
+    offer(&scene, "d", 21);
+    answer(&scene, "b", "d", "b2");
+    offer(&scene, "c", 11);
+    answer(&scene, "a", "c", "b1");
+    end(&scene, "a", "c");
+    CHECK(!has(&scene, 10) && !has(&scene, 11) && has(&scene, 20) && has(&scene, 21));
+    end(&scene, "b", "d");
+    CHECK_EQ(otus_flow_count(scene.registry), 0);
+    otus_flow_registry_free(scene.registry);
+}
+
+/* A challenged INVITE keeps the caller's endpoints for the one with credentials. */
+static void test_challenged(void)
+{
+    struct scene scene = scene_of();
+    struct otus_flow_dialog dialog = dialog_of("a", "t", "b1");
+    invite(&scene, "a", "", "b1");
+    offer(&scene, "a", 10);
+    otus_flow_challenged(scene.registry, &dialog);
+    CHECK(has(&scene, 10));
+    invite(&scene, "a", "", "b2");
+    refuse(&scene, "a", "t", "b2");
+    CHECK(!has(&scene, 10));
+    otus_flow_registry_free(scene.registry);
+}
+
+/* More forks than a call remembers: nothing that may be in use goes, TTL takes the rest; and
+ * floods of dialogs and INVITEs under one Call-ID take no more room than a call has. */
+static void test_more_forks_than_remembered(void)
+{
+    struct scene scene = scene_of();
+    char text[16];
+    offer(&scene, "a", 10);
+    for (uint32_t i = 0; i < 1000; i++) {
+        snprintf(text, sizeof text, "t%u", i);
+        invite(&scene, "a", "", text);
+        answer(&scene, "a", text, text);
+    }
+    for (uint32_t i = 0; i < 999; i++) {
+        snprintf(text, sizeof text, "t%u", i);
+        end(&scene, "a", text);
+        if (i == 1)
+            CHECK(has(&scene, 10));
+    }
+    offer(&scene, "t999", 11);
+    end(&scene, "a", "t999");
+    CHECK(!has(&scene, 11));
+    otus_flow_registry_free(scene.registry);
 }
 
 /* A Call-ID of any length names its call and no other. */
@@ -132,9 +297,9 @@ static void test_long_call_ids(void)
     struct otus_flow_value value_b = value_of(b);
     CHECK_EQ(value_a.len, OTUS_FLOW_MAX_VALUE);
     CHECK(memcmp(&value_a, &value_b, sizeof value_a) != 0);
-    otus_flow_put(registry, &key_a, &value_a, 1);
-    otus_flow_put(registry, &key_b, &value_b, 1);
-    otus_flow_remove_call(registry, slice_of(a));
+    otus_flow_put(registry, &key_a, &value_a, NOBODY, 1);
+    otus_flow_put(registry, &key_b, &value_b, NOBODY, 1);
+    end_call(registry, slice_of(a));
     CHECK(!otus_flow_get(registry, &got, &key_a, 1));
     CHECK(otus_flow_get(registry, &got, &key_b, 1));
     otus_flow_registry_free(registry);
@@ -150,7 +315,7 @@ static void test_flood(void)
         snprintf(call_id, sizeof call_id, "call-%u", i);
         struct otus_flow_key key = key_of(i, (uint16_t)(i * 7));
         struct otus_flow_value value = value_of(call_id);
-        num_evicted += otus_flow_put(registry, &key, &value, i + 1) ? 1 : 0;
+        num_evicted += otus_flow_put(registry, &key, &value, NOBODY, i + 1) ? 1 : 0;
     }
     CHECK(otus_flow_count(registry) <= 1000 + 1000 / 4 + 8);
     CHECK(otus_flow_count(registry) >= 900);
@@ -169,13 +334,13 @@ static void test_sweep(void)
     struct otus_flow_value value = value_of("old");
     for (uint32_t i = 0; i < 500; i++) {
         struct otus_flow_key key = key_of(i, 1);
-        otus_flow_put(registry, &key, &value, 1);
+        otus_flow_put(registry, &key, &value, NOBODY, 1);
     }
     CHECK(otus_flow_count(registry) >= 490);
     struct otus_flow_key key = key_of(1000, 1);
     struct otus_flow_value young = value_of("young");
     for (uint32_t i = 0; i < 200; i++)
-        otus_flow_put(registry, &key, &young, 10 * (uint64_t)SECOND);
+        otus_flow_put(registry, &key, &young, NOBODY, 10 * (uint64_t)SECOND);
     CHECK_EQ(otus_flow_count(registry), 1);
     otus_flow_registry_free(registry);
 }
@@ -199,9 +364,9 @@ static void test_find(void)
     const struct otus_flow_key *keys[] = {&dst, &src, &pair, &back};
     for (int i = 0; i < 4; i++) {
         CHECK(!otus_flow_find(registry, &got, &meta, 1));
-        otus_flow_put(registry, keys[i], &value, 1);
+        otus_flow_put(registry, keys[i], &value, NOBODY, 1);
         CHECK(otus_flow_find(registry, &got, &meta, 1));
-        otus_flow_remove_call(registry, slice_of("c"));
+        end_call(registry, slice_of("c"));
     }
     otus_flow_registry_free(registry);
 }
@@ -237,9 +402,9 @@ static void *writer_run(void *argument)
         struct otus_flow_value value = {.kind = (uint8_t)(1 + number % 3), .len = 100};
         memset(value.octets, 'a' + (int)(number % 26), value.len);
         if (i % 16 == 0)
-            otus_flow_remove_call(work->registry, (struct otus_slice){value.octets, value.len});
+            end_call(work->registry, (struct otus_slice){value.octets, value.len});
         else
-            otus_flow_put(work->registry, &key, &value, i + 1);
+            otus_flow_put(work->registry, &key, &value, NOBODY, i + 1);
     }
     return NULL;
 }
@@ -285,7 +450,12 @@ int main(void)
     test_put_get_ttl();
     test_reuse_of_an_endpoint();
     test_many_endpoints();
-    test_answered();
+    test_refused();
+    test_forked_and_refused();
+    test_forked_and_answered();
+    test_legs();
+    test_challenged();
+    test_more_forks_than_remembered();
     test_long_call_ids();
     test_flood();
     test_sweep();

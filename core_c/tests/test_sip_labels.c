@@ -144,6 +144,7 @@ static int kind_at(uint8_t last_octet, uint16_t port)
 
 #define RESPONSE(status, method, sdp)                                                              \
     "SIP/2.0 " status " x\r\nCall-ID: call-1@192.0.2.1\r\nCSeq: 1 " method                         \
+    "\r\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\r\nf: <sip:a>;tag=from1\r\nt: <sip:b>;tag=to1"         \
     "\r\nContent-Type: application/sdp\r\n\r\n" sdp
 #define REQUEST(method, sdp)                                                                       \
     method " sip:a SIP/2.0\r\nCall-ID: call-1@192.0.2.1\r\nCSeq: 1 " method                        \

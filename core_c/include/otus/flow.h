@@ -49,9 +49,10 @@ void otus_flow_registry_free(struct otus_flow_registry *registry); /* NULL-safe 
  * same for the same call and differs for others. */
 void otus_flow_set_call_id(struct otus_flow_value *value, struct otus_slice call_id);
 
-/* Adds or refreshes; true where the oldest entry of a full bucket gave way. */
+/* Adds or refreshes; true where the oldest entry of a full bucket gave way.
+ * owner: the tag of the party that media come to there, empty where it has none. */
 bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
-                   const struct otus_flow_value *value, uint64_t now_ns);
+                   const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns);
 
 /* A hit refreshes the TTL. Copies out: an entry may change under a reader. Only the
  * first len octets of the value's are written. */
@@ -65,16 +66,30 @@ OTUS_MUST_CHECK bool otus_flow_find(struct otus_flow_registry *registry,
                                     struct otus_flow_value *out_value,
                                     const struct otus_packet_meta *meta, uint64_t now_ns);
 
-/* Removes every endpoint that was last put under this Call-ID, in time that grows with
- * their number alone. */
-void otus_flow_remove_call(struct otus_flow_registry *registry, struct otus_slice call_id);
+/* What a message says of the dialog that it belongs to (RFC 3261 12); tags may be empty. */
+struct otus_flow_dialog {
+    struct otus_slice call_id;
+    struct otus_slice from_tag;
+    struct otus_slice to_tag;
+    struct otus_slice branch; /* of the topmost Via */
+};
 
-/* The call was answered: from now on a failed INVITE of it is a failed re-INVITE, which
- * leaves the session as it was (RFC 3261 14.1). */
-void otus_flow_set_answered(struct otus_flow_registry *registry, struct otus_slice call_id);
-
-/* As otus_flow_remove_call(), unless the call was answered. */
-void otus_flow_remove_unanswered(struct otus_flow_registry *registry, struct otus_slice call_id);
+/* An INVITE was sent. One with a To tag is of a dialog that stands already. */
+void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
+                       uint64_t now_ns);
+/* It was refused, and another one will follow with credentials. */
+void otus_flow_challenged(struct otus_flow_registry *registry,
+                          const struct otus_flow_dialog *dialog);
+/* It was answered by 2xx: the dialog stands. */
+void otus_flow_answered(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
+                        uint64_t now_ns);
+/* It was refused for good. Removes the call's endpoints where nothing of the call goes on,
+ * neither a dialog nor an INVITE on another branch; else those of the refusing party, unless
+ * it is in a dialog: a failed re-INVITE leaves the session as it was (RFC 3261 14.1). */
+void otus_flow_refused(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog);
+/* Its BYE was answered: the dialog is over. Removes the endpoints of its parties, but those
+ * of a party that is in another dialog of the call. */
+void otus_flow_ended(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog);
 
 /* Entries held, those whose time is over but whose place was not needed yet included. */
 uint32_t otus_flow_count(const struct otus_flow_registry *registry);

@@ -619,7 +619,7 @@ static void test_slightly_reordered_time(void)
     open_default(&f);
     put_octets(&f, 41000, 0, SYN, NULL, 0);
     uint32_t half = 40;
-    put_octets(&f, 41000, 1 + half, ACK, MESSAGE_BODY + half, strlen(MESSAGE_BODY) - half);
+    put_octets(&f, 41000, 1 + half, ACK, &MESSAGE_BODY[half], strlen(MESSAGE_BODY) - half);
     f.ts_ns -= 1000000000ull;
     put_octets(&f, 41000, 1, ACK, MESSAGE_BODY, half);
     check_got(&f, MESSAGE_BODY "|");

@@ -70,7 +70,7 @@ def of(program: str | None) -> Callable[[str], list[str]] | None:
 
 
 def otus(work: str) -> Callable[[str], list[str]]:
-    return lambda path: [PYTHON, str(HERE / "otus_offline.py"), path, work, "1"]
+    return lambda path: [PYTHON, str(HERE / "otus_offline.py"), path, work]
 
 
 def tools() -> list[Tool]:

@@ -1,6 +1,6 @@
-"""Otus over a capture file in memory: one pipeline, one core, through the public binding.
+"""Otus over a capture file: one pipeline, one core, through the public binding.
 
-    python bench/otus_offline.py FILE WORK [LOOPS]
+    python bench/otus_offline.py FILE WORK
 
 WORK is `parse` (decode and full SIP parse), `json` (the same, a filter and JSON), or
 `rtp` (known flows, labelled and counted). Prints packets and CPU seconds of the loop.
@@ -8,12 +8,21 @@ WORK is `parse` (decode and full SIP parse), `json` (the same, a filter and JSON
 
 from __future__ import annotations
 
+import os
 import sys
 import time
-from pathlib import Path
 
 import otus_core
-from otus_core import Filter, FlowRegistry, Output, Pipeline, PipelineConfig, Stage, StageKind
+from otus_core import (
+    FileConfig,
+    Filter,
+    FlowRegistry,
+    Output,
+    Pipeline,
+    PipelineConfig,
+    Stage,
+    StageKind,
+)
 from otus_sdk.expression import compile_expression
 
 FILTER = "sip.method == 'OPTIONS' || sip.status_code == 489"
@@ -28,7 +37,7 @@ def stages(work: str) -> list[Stage]:
     return chain
 
 
-def run(path: str, work: str, loops: int) -> tuple[int, float]:
+def run(path: str, work: str) -> tuple[int, float]:
     """Returns packets and seconds of CPU."""
     config = PipelineConfig(
         "bench",
@@ -38,7 +47,8 @@ def run(path: str, work: str, loops: int) -> tuple[int, float]:
         outputs=Output.JSON if work == "json" else Output.NONE,
         flows=FlowRegistry(1 << 16, 3_600_000),
     )
-    pipeline = Pipeline(otus_core.open_memory(Path(path).read_bytes(), loops), config)
+    # The source closes the descriptor.
+    pipeline = Pipeline(otus_core.open_file(FileConfig(os.open(path, os.O_RDONLY))), config)
     start = time.process_time()
     while not pipeline.poll(0).ended:
         pass
@@ -49,5 +59,4 @@ def run(path: str, work: str, loops: int) -> tuple[int, float]:
 
 
 if __name__ == "__main__":
-    packets, seconds = run(sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 1)
-    print(packets, seconds)
+    print(*run(sys.argv[1], sys.argv[2]))

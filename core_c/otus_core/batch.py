@@ -181,13 +181,14 @@ class Batch:
         """Return the labels by name; octets that are no UTF-8 are replaced."""
         return _labels(self, self._live[i] * _RECORD_OCTETS)
 
+    @staticmethod
     def kafka_sections(
-        self, num_partitions: int, **how: Any
-    ) -> tuple[list[tuple[int, int, int, int, memoryview]], list[int]]:
-        """Return the records as Kafka stores them: see `otus_core.kafka.kafka_sections`."""
+        parts: Sequence[tuple[Batch, Sequence[int] | None]], num_partitions: int, **how: Any
+    ) -> tuple[list[tuple[int, int, int, int, memoryview]], list[tuple[int, int]]]:
+        """Return records as Kafka stores them: see `otus_core.kafka.kafka_sections`."""
         from otus_core.kafka import kafka_sections
 
-        return kafka_sections(self, num_partitions, **how)
+        return kafka_sections(parts, num_partitions, **how)
 
     def packet(self, i: int) -> OutputPacket:
         """Return the record as a packet whose fields are read when asked for."""

@@ -153,13 +153,14 @@ static void make_flow_key(struct source *source, const struct otus_packet_meta *
     source->key = (struct otus_slice){source->key_room, (uint32_t)(out - source->key_room)};
 }
 
-static bool look_up(struct source *source, const struct otus_kafka_input *input, uint32_t index)
+static bool look_up(struct source *source, const struct otus_kafka_input *input, bool protobuf,
+                    uint32_t index)
 {
     struct otus_record record;
     memcpy(&record, input->records + (size_t)index * sizeof record, sizeof record);
     source->ts_ms = (int64_t)(record.meta.ts_ns / NS_PER_MS);
     if (!find(input, &source->key, record.key) || !find(input, &source->labels, record.labels) ||
-        !find(input, &source->value, input->protobuf ? record.protobuf : record.json))
+        !find(input, &source->value, protobuf ? record.protobuf : record.json))
         return false;
     if (record.key.len == 0)
         make_flow_key(source, &record.meta);
@@ -295,7 +296,7 @@ struct planner {
     struct otus_kafka_section *sections;
     uint32_t num_sections;
     uint32_t *open; /* by partition: its open section, or OTUS_KAFKA_NO_SECTION */
-    const struct otus_kafka_input *input;
+    const struct otus_kafka_inputs *from;
 };
 
 static struct otus_kafka_section *open_section(struct planner *planner, uint32_t partition,
@@ -312,14 +313,14 @@ static struct otus_kafka_section *open_section(struct planner *planner, uint32_t
 static void place(struct planner *planner, struct otus_kafka_place *out_place,
                   const struct source *source, uint32_t headers)
 {
-    uint32_t partition = otus_kafka_partition(source->key, planner->input->num_partitions);
+    uint32_t partition = otus_kafka_partition(source->key, planner->from->num_partitions);
     uint32_t number = planner->open[partition];
     struct otus_kafka_section *section = NULL;
     uint32_t len = 0;
     if (number != OTUS_KAFKA_NO_SECTION) {
         section = &planner->sections[number];
         len = body_len(source, headers, source->ts_ms - section->base_ts_ms, section->num_records);
-        if (section->len + sized_len(len) > planner->input->max_section_octets)
+        if (section->len + sized_len(len) > planner->from->max_section_octets)
             section = NULL;
     }
     if (section == NULL) {
@@ -334,22 +335,17 @@ static void place(struct planner *planner, struct otus_kafka_place *out_place,
         section->max_ts_ms = source->ts_ms;
 }
 
-static bool fits(const struct otus_kafka_input *input, const struct source *source,
+static bool fits(const struct otus_kafka_inputs *from, const struct source *source,
                  uint32_t headers)
 {
     uint64_t octets = (uint64_t)source->key.len + source->value.len + headers;
-    return source->value.len != 0 && octets <= input->max_message_octets;
+    return source->value.len != 0 && octets <= from->max_message_octets;
 }
 
-enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
-                                    struct otus_kafka_section *out_sections,
-                                    uint32_t *out_num_sections, uint32_t *out_octets,
-                                    uint32_t *scratch, const struct otus_kafka_input *input)
+/* The records of one input. *total is what all records come to so far. */
+static enum otus_status plan_input(struct planner *planner, struct otus_kafka_place *out_places,
+                                   uint64_t *total, const struct otus_kafka_input *input)
 {
-    struct planner planner = {out_sections, 0, scratch, input};
-    for (uint32_t i = 0; i < input->num_partitions; i++)
-        scratch[i] = OTUS_KAFKA_NO_SECTION;
-    uint64_t total = 0;
     for (uint32_t i = 0; i < input->num_indices; i++) {
         if (input->indices[i] >= input->num_records)
             return OTUS_E_INVALID;
@@ -357,14 +353,33 @@ enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
         uint32_t headers = 0;
         bool is_clean = true;
         out_places[i] = (struct otus_kafka_place){.section = OTUS_KAFKA_NO_SECTION};
-        if (!look_up(&source, input, input->indices[i]) ||
-            !headers_len(input, &source, &headers, &is_clean) || !fits(input, &source, headers))
+        if (!look_up(&source, input, planner->from->protobuf, input->indices[i]) ||
+            !headers_len(input, &source, &headers, &is_clean) ||
+            !fits(planner->from, &source, headers))
             continue;
-        place(&planner, &out_places[i], &source, headers);
+        place(planner, &out_places[i], &source, headers);
         out_places[i].is_clean = is_clean;
-        total += sized_len(out_places[i].body_len);
-        if (total > MAX_OUTPUT)
+        *total += sized_len(out_places[i].body_len);
+        if (*total > MAX_OUTPUT)
             return OTUS_E_LIMIT;
+    }
+    return OTUS_OK;
+}
+
+enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
+                                    struct otus_kafka_section *out_sections,
+                                    uint32_t *out_num_sections, uint32_t *out_octets,
+                                    uint32_t *scratch, const struct otus_kafka_inputs *from)
+{
+    struct planner planner = {out_sections, 0, scratch, from};
+    for (uint32_t i = 0; i < from->num_partitions; i++)
+        scratch[i] = OTUS_KAFKA_NO_SECTION;
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < from->num_inputs; i++) {
+        enum otus_status status = plan_input(&planner, out_places, &total, &from->inputs[i]);
+        if (status != OTUS_OK)
+            return status;
+        out_places += from->inputs[i].num_indices;
     }
     uint32_t off = 0;
     for (uint32_t i = 0; i < planner.num_sections; i++) {
@@ -391,22 +406,16 @@ static uint8_t *put_record(uint8_t *out, const struct otus_kafka_input *input,
     return put_headers(out, input, source, at->is_clean != 0);
 }
 
-enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
-                                  struct otus_kafka_section *sections, uint32_t num_sections,
-                                  const struct otus_kafka_place *places,
-                                  const struct otus_kafka_input *input)
+static enum otus_status write_input(uint8_t *out, struct otus_kafka_section *sections,
+                                    uint32_t num_sections, const struct otus_kafka_place *places,
+                                    const struct otus_kafka_input *input, bool protobuf)
 {
-    for (uint32_t i = 0; i < num_sections; i++) {
-        if (sections[i].off > out_len || sections[i].len > out_len - sections[i].off)
-            return OTUS_E_LIMIT;
-        sections[i].written = 0;
-    }
     for (uint32_t i = 0; i < input->num_indices; i++) {
         const struct otus_kafka_place *at = &places[i];
         if (at->section == OTUS_KAFKA_NO_SECTION)
             continue;
         struct source source;
-        if (at->section >= num_sections || !look_up(&source, input, input->indices[i]))
+        if (at->section >= num_sections || !look_up(&source, input, protobuf, input->indices[i]))
             return OTUS_E_INVALID;
         struct otus_kafka_section *section = &sections[at->section];
         uint32_t len = sized_len(at->body_len);
@@ -417,6 +426,26 @@ enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
         if ((uint32_t)(end - start) != len)
             return OTUS_E_INVALID;
         section->written += len;
+    }
+    return OTUS_OK;
+}
+
+enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
+                                  struct otus_kafka_section *sections, uint32_t num_sections,
+                                  const struct otus_kafka_place *places,
+                                  const struct otus_kafka_inputs *from)
+{
+    for (uint32_t i = 0; i < num_sections; i++) {
+        if (sections[i].off > out_len || sections[i].len > out_len - sections[i].off)
+            return OTUS_E_LIMIT;
+        sections[i].written = 0;
+    }
+    for (uint32_t i = 0; i < from->num_inputs; i++) {
+        enum otus_status status =
+            write_input(out, sections, num_sections, places, &from->inputs[i], from->protobuf);
+        if (status != OTUS_OK)
+            return status;
+        places += from->inputs[i].num_indices;
     }
     return OTUS_OK;
 }

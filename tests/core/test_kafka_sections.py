@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from otus_core.native import ffi, lib
 from otus_plugins.reporter.kafka import KafkaReporterConfig
 from otus_plugins.reporter.kafka.encode import Encoder
 from otus_plugins.reporter.kafka.records import FinishedBatch, Section
+from otus_sdk.host import RecordList
 from otus_sdk.model import Envelope
 
 NAMES = ("sip.method", "sip.call_id", "", "tag.x")
@@ -68,14 +71,34 @@ def read(sections: list[Any]) -> Iterator[tuple[int, Any]]:
     """Partition and record, as a Kafka consumer would read them."""
     for partition, number, base, largest, octets in sections:
         section = Section(partition, number, base, largest, octets)
-        parsed = DefaultRecordBatch(FinishedBatch(section, octets, "none")._build())
-        assert parsed.validate_crc()
-        records = list(parsed)
+        records = list(read_batch(FinishedBatch(section, bytes(octets), "none")))
         assert len(records) == number
-        assert [record.offset for record in records] == list(range(number))
-        assert max(record.timestamp for record in records) == largest
-        for record in records:
-            yield partition, record
+        assert max(record.timestamp for _, record in records) == largest
+        yield from records
+
+
+def read_batch(batch: FinishedBatch) -> Iterator[tuple[int, Any]]:
+    """The same of one finished batch, whatever its codec."""
+    parsed = DefaultRecordBatch(batch._build())
+    assert parsed.validate_crc()
+    records = list(parsed)
+    assert [record.offset for record in records] == list(range(batch.record_count()))
+    for record in records:
+        yield batch.partition, record
+
+
+def by_partition(records: Iterable[tuple[int, Any]]) -> dict[int, list[Any]]:
+    """What each partition gets, in order."""
+    found: dict[int, list[Any]] = {}
+    for partition, one in records:
+        found.setdefault(partition, []).append(
+            (one.key, one.value, one.timestamp, list(one.headers))
+        )
+    return found
+
+
+def encoder(**settings: Any) -> Encoder:
+    return Encoder(KafkaReporterConfig(brokers=["a:1"], topic="t", **settings))
 
 
 record_parts = st.tuples(
@@ -92,44 +115,65 @@ record_parts = st.tuples(
 )  # fmt: skip
 
 
-@given(st.lists(record_parts, min_size=1, max_size=12), st.integers(1, 7), st.integers(200, 4000))
-def test_the_core_and_the_reporter_make_the_same_records(
-    parts: list[Any], num_partitions: int, max_octets: int
-) -> None:
-    """Keys, partitions, values, timestamps, headers and order are those of the Python encoder."""
+def batch_of(parts: list[Any]) -> Batch:
     maker = BatchMaker()
     for value, key, labels, ts_ns, kind, src, dst, version, port, protocol in parts:
         maker.add(
             value, key, tuple(labels), ts_ns, kind, src_ip=src, dst_ip=dst, ip_version=version,
             src_port=port, dst_port=5060, protocol=protocol,
         )  # fmt: skip
-    batch = maker.batch()
-    made, left_out = kafka_sections(batch, num_partitions, max_octets=max_octets)
+    return maker.batch()
+
+
+@given(
+    st.lists(st.lists(record_parts, max_size=8), min_size=1, max_size=3),
+    st.integers(1, 7),
+    st.integers(200, 4000),
+)
+def test_the_core_and_the_reporter_make_the_same_records(
+    batches: list[list[Any]], num_partitions: int, max_octets: int
+) -> None:
+    """Keys, partitions, values, timestamps, headers and order are those of the Python encoder."""
+    parts: list[Any] = [(batch_of(one), None) for one in batches]
+    made, left_out = kafka_sections(parts, num_partitions, max_octets=max_octets)
     assert left_out == []
     assert all(len(one[4]) <= max_octets or one[1] == 1 for one in made)
-    config = KafkaReporterConfig(brokers=["a:1"], topic="t", compression="none")
-    theirs, lost = Encoder(config).encode([(batch, None)], num_partitions)
+    lost: Counter[str] = Counter()
+    wanted = encoder(compression="none")._here(parts, num_partitions, lost)
     assert not lost
-    wanted = [
-        (
-            section.partition,
-            section.num_records,
-            section.base_ts_ms,
-            section.max_ts_ms,
-            section.octets,
-        )
-        for section, _ in theirs
-    ]
+    assert by_partition(read(made)) == by_partition(itertools.chain(*map(read_batch, wanted)))
 
-    def by_partition(records: Iterator[tuple[int, Any]]) -> dict[int, list[Any]]:
-        found: dict[int, list[Any]] = {}
-        for partition, one in records:
-            found.setdefault(partition, []).append(
-                (one.key, one.value, one.timestamp, list(one.headers))
-            )
-        return found
 
-    assert by_partition(read(made)) == by_partition(read(wanted))
+@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_takes_what_the_core_makes(compression: str) -> None:
+    """Batches from shared memory, made one after the other, stay what they are."""
+    maker = BatchMaker()
+    for number in range(200):
+        maker.add(b"value-%d" % number * 30, b"call-%d" % number, ((0, b"INVITE"),))
+    batch = maker.batch()
+    coding = encoder(compression=compression)
+    first, lost = coding.encode([(batch, range(100)), (batch, range(100, 200))], 3)
+    second, _ = coding.encode([(batch, range(50))], 3)
+    assert not lost
+    for finished, count in ((first, 200), (second, 50)):
+        made, left_out = kafka_sections([(batch, range(count))], 3)
+        assert not left_out
+        assert by_partition(itertools.chain(*map(read_batch, finished))) == by_partition(read(made))
+
+
+def test_batches_of_plugins_and_of_the_core_keep_their_order() -> None:
+    """What the core can't encode is encoded between what it can."""
+    maker = BatchMaker()
+    for number in range(4):
+        maker.add(b"%d" % number, b"key")
+    batch = maker.batch()
+    packets = [batch.packet(index) for index in range(4)]
+    values = [b"plugin-%d" % number for number in range(4)]
+    listed = RecordList(packets, json=values, keys=[b"key"] * 4)
+    finished, lost = encoder().encode([(batch, [0, 1]), (listed, [2]), (batch, [3])], 1)
+    assert not lost
+    records = itertools.chain(*map(read_batch, finished))
+    assert [record.value for _, record in records] == [b"0", b"1", b"plugin-2", b"3"]
 
 
 @given(st.binary(max_size=80), st.integers(1, 1000))
@@ -149,9 +193,11 @@ def test_large_and_damaged_records_are_named_and_left_out() -> None:
     damaged = ffi.from_buffer("struct otus_record[]", maker.records, require_writable=True)
     damaged[3].json.off = 1 << 30
     ffi.release(damaged)
-    made, left_out = kafka_sections(maker.batch(), 1, max_message_octets=300)
-    assert left_out == [1, 3]
-    assert [one[1] for one in made] == [3]
+    made, left_out = kafka_sections(
+        [(maker.batch(), [0]), (maker.batch(), None)], 1, max_message_octets=300
+    )
+    assert left_out == [(1, 1), (1, 3)]
+    assert [one[1] for one in made] == [4]
 
 
 def test_only_the_records_that_are_meant() -> None:
@@ -163,7 +209,7 @@ def test_only_the_records_that_are_meant() -> None:
     records[0].state = 2  # dropped
     ffi.release(records)
     made, _ = kafka_sections(
-        maker.batch(), 3, value="protobuf", header_labels=("tag.*",), indices=[0, 4]
+        [(maker.batch(), [0, 4])], 3, value="protobuf", header_labels=("tag.*",)
     )
     found = [(record.value, record.headers[4:]) for _, record in read(made)]
     assert found == [(b"1-eulav", [("tag.x", b"y")]), (b"5-eulav", [("tag.x", b"y")])]
@@ -172,9 +218,10 @@ def test_only_the_records_that_are_meant() -> None:
 def test_nothing_makes_nothing() -> None:
     """An empty batch, and an empty choice."""
     maker = BatchMaker()
-    assert kafka_sections(maker.batch(), 3) == ([], [])
+    assert kafka_sections([], 3) == ([], [])
+    assert kafka_sections([(maker.batch(), None)], 3) == ([], [])
     maker.add(b"x")
-    assert kafka_sections(maker.batch(), 3, indices=[]) == ([], [])
+    assert kafka_sections([(maker.batch(), [])], 3) == ([], [])
 
 
 @pytest.mark.parametrize("num_partitions", [1, 100])
@@ -183,7 +230,7 @@ def test_every_section_is_as_large_as_allowed_at_most(num_partitions: int) -> No
     maker = BatchMaker()
     for number in range(400):
         maker.add(b"%04d" % number * 20, b"call-%d" % (number % 50), ts_ns=BASE_NS + number * 10**7)
-    made, left_out = kafka_sections(maker.batch(), num_partitions, max_octets=1000)
+    made, left_out = kafka_sections([(maker.batch(), None)], num_partitions, max_octets=1000)
     assert not left_out
     assert all(len(section[4]) <= 1000 for section in made)
     values = [(partition, record.value) for partition, record in read(made)]

@@ -12,7 +12,7 @@ enum {
     OTUS_KAFKA_NO_SECTION = 0xffffffff,
 };
 
-/* All borrowed. Records and arena are a batch's, as Python keeps them. */
+/* One batch; all borrowed. Records and arena are as Python keeps them. */
 struct otus_kafka_input {
     const uint8_t *records; /* struct otus_record[num_records], of any alignment */
     uint32_t num_records;
@@ -26,6 +26,12 @@ struct otus_kafka_input {
     /* By label id; a label whose name is empty becomes no header. */
     const struct otus_slice *label_names;
     uint32_t num_label_names;
+};
+
+/* Several batches whose records go to one topic. */
+struct otus_kafka_inputs {
+    const struct otus_kafka_input *inputs;
+    uint32_t num_inputs;
     uint32_t num_partitions;     /* 1 or more */
     uint32_t max_section_octets; /* of one section, unless a single record is larger */
     uint32_t max_message_octets; /* of key, value and headers of one record */
@@ -55,24 +61,24 @@ struct otus_kafka_place {
 /* The partition of a key: murmur2 as the Java client's default partitioner has it. */
 uint32_t otus_kafka_partition(struct otus_slice key, uint32_t num_partitions);
 
-/* Plans the sections of a batch.
+/* Plans the sections.
  *
- * out_places has room for num_indices, out_sections too (a section holds one
- * record at least), scratch for num_partitions. Returns OTUS_E_INVALID for
- * indices beyond the records, and OTUS_E_LIMIT where all of it is more than an
- * output can hold. */
+ * out_places has room for the indices of all inputs, one input after the other,
+ * out_sections too (a section holds one record at least), scratch for
+ * num_partitions. Returns OTUS_E_INVALID for indices beyond the records, and
+ * OTUS_E_LIMIT where all of it is more than an output can hold. */
 OTUS_MUST_CHECK enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
                                                     struct otus_kafka_section *out_sections,
                                                     uint32_t *out_num_sections,
                                                     uint32_t *out_octets, uint32_t *scratch,
-                                                    const struct otus_kafka_input *input);
+                                                    const struct otus_kafka_inputs *from);
 
-/* Writes what was planned for the same input. Returns OTUS_E_LIMIT where out is
+/* Writes what was planned for the same inputs. Returns OTUS_E_LIMIT where out is
  * smaller than measured. */
 OTUS_MUST_CHECK enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
                                                   struct otus_kafka_section *sections,
                                                   uint32_t num_sections,
                                                   const struct otus_kafka_place *places,
-                                                  const struct otus_kafka_input *input);
+                                                  const struct otus_kafka_inputs *from);
 
 #endif

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from otus_plugins.reporter.kafka import oversize
@@ -21,13 +22,12 @@ from otus_plugins.reporter.kafka.records import (
 )
 from otus_sdk.protocols import RecordBatch
 
-# Below so many records a partition the core's sections are too small to be worth
-# a Kafka batch each: several batches are then gathered into one, here.
-MIN_CORE_RECORDS = 64
+# What batches of the core have, and no others.
+CORE_METHOD = "kafka_sections"
 _NS_PER_MS = 1_000_000
 
 Part = tuple[RecordBatch, Sequence[int] | None]
-Encoded = tuple[list[tuple[Section, FinishedBatch]], Counter[str]]
+Encoded = tuple[list[FinishedBatch], Counter[str]]
 
 
 class Encoder:
@@ -38,10 +38,11 @@ class Encoder:
         self._compress = compressor(config.compression, config.compression_level)
         self._label_headers = header_filter(config.header_labels)
         self._is_json = config.value == "json"
+        self._memory = bytearray()
         self._cut = oversize.cut_json if self._is_json else oversize.cut_protobuf
 
     def encode(self, parts: Iterable[Part], num_partitions: int) -> Encoded:
-        """Encodes and compresses.
+        """Encodes and compresses. One call at a time: they share memory.
 
         Args:
             parts: Batches, each with the indices that are meant, or None for all.
@@ -52,52 +53,48 @@ class Encoder:
             records were dropped, by reason.
         """
         lost: Counter[str] = Counter()
-        sections: list[Section] = []
-        builder: SectionBuilder | None = None
+        finished: list[FinishedBatch] = []
+        for is_core, run in itertools.groupby(parts, lambda part: hasattr(part[0], CORE_METHOD)):
+            encode = self._by_core if is_core else self._here
+            finished += encode(list(run), num_partitions, lost)
+        return finished, lost
+
+    def _by_core(
+        self, parts: list[Part], num_partitions: int, lost: Counter[str]
+    ) -> list[FinishedBatch]:
+        """The core encodes; what it leaves out is cut down here, or lost."""
+        core: Any = getattr(parts[0][0], CORE_METHOD)
+        made, left_out = core(
+            parts,
+            num_partitions,
+            value=self._config.value,
+            header_labels=self._config.header_labels,
+            max_octets=self._config.max_batch_octets - BATCH_OVERHEAD,
+            max_message_octets=self._config.max_message_octets,
+            room=self._room,
+        )
+        finished = [self._finish(Section(*fields)) for fields in made]
+        if left_out:
+            rest: list[Part] = [(parts[number][0], [index]) for number, index in left_out]
+            finished += self._here(rest, num_partitions, lost)
+        return finished
+
+    def _here(
+        self, parts: list[Part], num_partitions: int, lost: Counter[str]
+    ) -> list[FinishedBatch]:
+        builder = SectionBuilder(num_partitions, self._config.max_batch_octets)
         for batch, indices in parts:
-            make = self._core_sections(batch, indices, num_partitions)
-            if make is not None:
-                if builder is not None:
-                    sections += builder.finish()
-                sections += make(lost)
-                continue
-            if builder is None:
-                builder = SectionBuilder(num_partitions, self._config.max_batch_octets)
             self._add(builder, batch, range(len(batch)) if indices is None else indices, lost)
-        if builder is not None:
-            sections += builder.finish()
-        codec = self._config.compression
-        return [
-            (section, FinishedBatch(section, self._compress(section.octets), codec))
-            for section in sections
-        ], lost
+        return [self._finish(section) for section in builder.finish()]
 
-    def _core_sections(
-        self, batch: RecordBatch, indices: Sequence[int] | None, num_partitions: int
-    ) -> Callable[[Counter[str]], list[Section]] | None:
-        """The core's way to do it, where the batch has one and is large enough for it."""
-        core: Any = getattr(batch, "kafka_sections", None)
-        number = len(batch) if indices is None else len(indices)
-        if core is None or number < MIN_CORE_RECORDS * num_partitions:
-            return None
+    def _finish(self, section: Section) -> FinishedBatch:
+        return FinishedBatch(section, self._compress(section.octets), self._config.compression)
 
-        def make(lost: Counter[str]) -> list[Section]:
-            made, too_large = core(
-                num_partitions,
-                value=self._config.value,
-                header_labels=self._config.header_labels,
-                max_octets=self._config.max_batch_octets - BATCH_OVERHEAD,
-                max_message_octets=self._config.max_message_octets,
-                indices=indices,
-            )
-            sections = [Section(*fields) for fields in made]
-            if too_large:
-                builder = SectionBuilder(num_partitions, self._config.max_batch_octets)
-                self._add(builder, batch, too_large, lost)
-                sections += builder.finish()
-            return sections
-
-        return make
+    def _room(self, octets: int) -> bytearray:
+        """The same memory again: fresh pages would cost more than the encoding."""
+        if len(self._memory) < octets:
+            self._memory = bytearray(octets)
+        return self._memory
 
     def _add(
         self,

@@ -51,23 +51,20 @@ class Section:
     octets: bytes | memoryview
 
 
-def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], bytes | memoryview]:
-    """The function that compresses a section."""
+def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], bytes]:
+    """The function that compresses a section; what it gives is memory of its own."""
     if name == "zstd":
         zstd_level = 1 if level is None else level
         return lambda data: bytes(cramjam.zstd.compress(data, level=zstd_level))
     if name == "lz4":
         lz4_level = 1 if level is None else max(level, 0)
-        return lambda data: lz4_encode(data, level=lz4_level)
+        return lambda data: lz4_encode(bytes(data), level=lz4_level)  # it takes nothing else
     if name == "snappy":
-        return _snappy  # Xerial's framing, which is what Kafka clients read
+        # Xerial's framing, which is what Kafka clients read.
+        return lambda data: bytes(snappy_encode(data))
     if name == "gzip":
         return lambda data: gzip_encode(data, 1 if level is None else level)
-    return lambda data: data
-
-
-def _snappy(data: bytes | memoryview) -> bytes:
-    return bytes(snappy_encode(data))
+    return bytes
 
 
 class FinishedBatch:
@@ -77,8 +74,12 @@ class FinishedBatch:
     anew for each producer: a batch that failed can be sent again through another.
     """
 
-    def __init__(self, section: Section, body: bytes | memoryview, codec: str) -> None:
-        self._section = section
+    def __init__(self, section: Section, body: bytes, codec: str) -> None:
+        # Not the section itself: its octets may lie in memory that is used again.
+        self.partition = section.partition
+        self._num_records = section.num_records
+        self._base_ts_ms = section.base_ts_ms
+        self._max_ts_ms = section.max_ts_ms
         self._body = body
         self._attributes = CODEC_IDS[codec]
         self._producer = (-1, -1, -1)
@@ -96,7 +97,7 @@ class FinishedBatch:
 
     def record_count(self) -> int:
         """Records in it."""
-        return self._section.num_records
+        return self._num_records
 
     def size(self) -> int:
         """Octets in all."""
@@ -108,16 +109,15 @@ class FinishedBatch:
 
     def _build(self) -> bytes:
         if self._buffer is None:
-            section = self._section
             covered = b"".join(
                 (
                     _COVERED.pack(
                         self._attributes,
-                        section.num_records - 1,
-                        section.base_ts_ms,
-                        section.max_ts_ms,
+                        self._num_records - 1,
+                        self._base_ts_ms,
+                        self._max_ts_ms,
                         *self._producer,
-                        section.num_records,
+                        self._num_records,
                     ),
                     self._body,
                 )

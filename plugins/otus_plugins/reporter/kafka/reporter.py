@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 
 # What a record is charged with where the batch does not tell its size.
 _GUESSED_RECORD_OCTETS = 2_048
-# So many batches at most are encoded in one go: bounds what one go holds.
-_MAX_GATHERED = 16
+# So much at most is encoded in one go, if it is more than one batch: bounds what
+# one go holds, and how long a stop has to wait for it.
+_MAX_GATHERED_OCTETS = 8 << 20
 
 
 class KafkaReporter:
@@ -229,13 +230,13 @@ class TopicLane:
         chunks = [
             Chunk(
                 self._topic,
-                section.num_records,
+                builder.record_count(),
                 builder.size(),
                 born,
-                partition=section.partition,
+                partition=builder.partition,
                 builder=builder,
             )
-            for section, builder in batches
+            for builder in batches
         ]
         self._outbox.replace(items, chunks, lost)
         for chunk in chunks:
@@ -291,8 +292,12 @@ class TopicLane:
 
     def _take(self) -> list[Waiting]:
         items: list[Waiting] = []
-        while self._waiting and len(items) < _MAX_GATHERED:
+        octets = 0
+        while self._waiting and (
+            not items or octets + self._waiting[0].octets <= _MAX_GATHERED_OCTETS
+        ):
             item = self._waiting.popleft()
+            octets += item.octets
             self._outbox.take(item)
             self._num_waiting -= item.num_records
             items.append(item)

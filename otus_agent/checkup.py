@@ -101,9 +101,7 @@ def _kernel() -> list[Finding]:
 
 
 def _capabilities() -> list[Finding]:
-    give = (
-        "`sudo setcap cap_net_raw,cap_net_admin,cap_ipc_lock+ep $(readlink -f $(which python3))`, "
-    )
+    give = "`sudo setcap cap_net_raw,cap_net_admin+ep $(readlink -f $(which python3))`, "
     give += "or run as the systemd unit does, or as root"
     findings = []
     if has_capability("CAP_NET_RAW"):
@@ -111,13 +109,9 @@ def _capabilities() -> list[Finding]:
     else:
         findings.append(Finding("CAP_NET_RAW", "fail", "missing: no live capture", give))
     if has_capability("CAP_NET_ADMIN"):
-        findings.append(Finding("CAP_NET_ADMIN", "ok", "promiscuous mode and NIC timestamps"))
+        findings.append(Finding("CAP_NET_ADMIN", "ok", "NIC timestamps can be switched on"))
     else:
-        findings.append(
-            Finding("CAP_NET_ADMIN", "warn", "missing: no promiscuous mode on some drivers", give)
-        )
-    if not has_capability("CAP_IPC_LOCK"):
-        findings.append(Finding("CAP_IPC_LOCK", "info", "missing: rings are not locked in memory"))
+        findings.append(Finding("CAP_NET_ADMIN", "info", "missing: no NIC timestamps", give))
     return findings
 
 
@@ -282,19 +276,28 @@ def _libpcap() -> list[Finding]:
 
 
 def _directories(config: Any) -> list[Finding]:
-    data_dir = Path(config.daemon.data_dir)
-    existing = next(folder for folder in (data_dir, *data_dir.parents) if folder.exists())
-    findings = []
-    if not os.access(existing, os.W_OK):
-        findings.append(Finding(
-            "data_dir", "warn", f"{data_dir}: no permission to write",
-            f"run as the daemon's user, or `sudo install -d -o USER {data_dir}`",
-        ))  # fmt: skip
+    """Whether the daemon's files can be made where the configuration wants them."""
+    daemon = config.daemon
+    places = {
+        "data_dir": Path(daemon.data_dir),
+        "pid_file": Path(daemon.pid_file).parent,
+        "socket_path": Path(daemon.socket_path).parent,
+    }
+    files = [Path(output.path).parent for output in config.log.outputs if output.type == "file"]
+    places |= {f"log {folder}": folder for folder in files}
+    return [_directory(name.partition(" ")[0], folder) for name, folder in places.items()]
+
+
+def _directory(check: str, folder: Path) -> Finding:
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding(check, "warn", f"{folder}: no permission to write",
+                       f"run as the daemon's user, or `sudo install -d -o USER {folder}`")  # fmt: skip
     free = shutil.disk_usage(existing).free
     if free < 100 << 20:
-        findings.append(Finding("data_dir", "warn", f"{existing}: {free >> 20} MiB free",
-                                "make room: tasks and logs are kept there"))  # fmt: skip
-    return findings or [Finding("data_dir", "ok", f"{data_dir}: writable, {free >> 30} GiB free")]
+        return Finding(check, "warn", f"{existing}: {free >> 20} MiB free",
+                       "make room: tasks and logs are kept there")  # fmt: skip
+    return Finding(check, "ok", f"{folder}: writable, {free >> 30} GiB free")
 
 
 # --- Others ----------------------------------------------------------------------
@@ -302,7 +305,8 @@ def _directories(config: Any) -> list[Finding]:
 
 def _kafka(config: Any) -> list[Finding]:
     if config.kafka is None:
-        return [Finding("kafka", "info", "not configured: no remote commands")]
+        return [Finding("kafka", "info", "not configured: no remote commands",
+                        "set kafka.brokers where a fleet is to steer this agent")]  # fmt: skip
     findings = [_broker(broker) for broker in config.kafka.brokers]
     if any(finding.result == "ok" for finding in findings):
         return [
@@ -331,7 +335,8 @@ def _daemon(path: str) -> Finding:
     try:
         answer = Client(path, 2.0).call("status")
     except CliError as error:
-        return Finding("daemon", "info", error.message)
+        finding, _, step = error.message.partition("; ")
+        return Finding("daemon", "info", finding, step or "start one with `otus daemon`")
     tasks = sum(answer["tasks"].values())
     failed = answer["tasks"].get("failed", 0)
     text = f"{answer['agent_id']} runs, pid {answer['pid']}, {tasks} tasks"

@@ -1,8 +1,7 @@
 """What the daemon gives up once its files are open: capabilities and core dumps.
 
-Capturing needs CAP_NET_RAW for packet sockets, CAP_NET_ADMIN for promiscuous
-mode and fanout, and CAP_IPC_LOCK for rings beyond RLIMIT_MEMLOCK. Tasks are
-created at any time, so these stay; all others go, for good.
+Capturing needs CAP_NET_RAW for packet sockets, and CAP_NET_ADMIN to switch a NIC's
+timestamps on. Tasks are created at any time, so these stay; all others go, for good.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ CAPABILITIES = {
     "CAP_NET_BIND_SERVICE": 10,
     "CAP_NET_ADMIN": 12,
     "CAP_NET_RAW": 13,
-    "CAP_IPC_LOCK": 14,
 }
-KEPT = ("CAP_NET_RAW", "CAP_NET_ADMIN", "CAP_IPC_LOCK")
+KEPT = ("CAP_NET_RAW", "CAP_NET_ADMIN")
 
 _CAPABILITY_VERSION_3 = 0x20080522
 # linux/prctl.h

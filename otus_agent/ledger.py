@@ -180,16 +180,8 @@ def make_ledger(
         return found
 
     frames = one("received", "frames")
-    waiting = source.received - source.dropped - frames
-    capture: dict[str, int] = {"dropped[kernel]": source.dropped, "received[frames]": frames}
-    if source.left:
-        capture["dropped[stopped]"] = source.left
-    # What waits in a ring is known by difference only, so it explains nothing
-    # once the ring is closed.
-    if waiting > 0 and not source.ended:
-        capture["waiting"] = waiting
     equations = [
-        Equation("capture", source.received, capture),
+        _capture_equation(source, frames),
         Equation(
             "decode",
             frames,
@@ -215,17 +207,26 @@ def make_ledger(
             parts("process", "emit_error", "emitted"),
         ),
     ]
-    emitted = total("emitted")
-    for account in reporters:
-        went = {"reported": account.reported, "queued": account.queued}
-        went |= {f"dropped[{reason}]": count for reason, count in account.dropped.items()}
-        went |= {f"failed[{reason}]": count for reason, count in account.failed.items()}
-        equations.append(
-            Equation(
-                f"report[{account.name}]",
-                emitted,
-                {name: count for name, count in went.items() if count or name == "reported"},
-            )
-        )
+    equations += [_report_equation(account, total("emitted")) for account in reporters]
     anomalies = {reason: count for reason, count in group("anomaly").items() if count}
     return Ledger(task_id, tuple(equations), anomalies, source.interface_dropped)
+
+
+def _capture_equation(source: SourceAccount, frames: int) -> Equation:
+    parts: dict[str, int] = {"dropped[kernel]": source.dropped, "received[frames]": frames}
+    if source.left:
+        parts["dropped[stopped]"] = source.left
+    waiting = source.received - source.dropped - frames
+    # What waits in a ring is known by difference only, so it explains nothing
+    # once the ring is closed.
+    if waiting > 0 and not source.ended:
+        parts["waiting"] = waiting
+    return Equation("capture", source.received, parts)
+
+
+def _report_equation(account: ReporterAccount, emitted: int) -> Equation:
+    went = {"reported": account.reported, "queued": account.queued}
+    went |= {f"dropped[{reason}]": count for reason, count in account.dropped.items()}
+    went |= {f"failed[{reason}]": count for reason, count in account.failed.items()}
+    parts = {name: count for name, count in went.items() if count or name == "reported"}
+    return Equation(f"report[{account.name}]", emitted, parts)

@@ -117,13 +117,15 @@ class TaskEntry:
         """One row of ``task.list``."""
         capture = self.raw.get("capture")
         capture = capture if isinstance(capture, Mapping) else {}
+        files = capture.get("files") or ""
         return {
             "id": self.id,
             "state": self.state,
             "uptime_s": round(time.monotonic() - self.since, 3),
             "created_at": self.created_at,
             "capture": str(capture.get("type", "")),
-            "interface": str(capture.get("interface") or capture.get("path") or ""),
+            "interface": str(capture.get("interface") or ""),
+            "files": files if isinstance(files, str) else ", ".join(str(file) for file in files),
             "restarts": self.restarts,
             "last_error": self.last_error,
         }

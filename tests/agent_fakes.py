@@ -66,7 +66,19 @@ class FakeTask:
         self.finished.set()
 
     def status(self) -> dict[str, Any]:
-        return {"id": self.config.id, "state": self.state, "ledger": {"balanced": True}}
+        ledger = {
+            "balanced": True,
+            "imbalances": [],
+            "equations": [
+                {
+                    "name": "capture",
+                    "total": 9,
+                    "parts": {"dropped[kernel]": 2, "received[frames]": 7},
+                }
+            ],
+            "anomalies": {"ipv4_truncated": 1},
+        }
+        return {"id": self.config.id, "state": self.state, "ledger": ledger}
 
 
 def task(task_id: str = "one", **behaviour: Any) -> dict[str, Any]:

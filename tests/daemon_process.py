@@ -79,7 +79,11 @@ class DaemonProcess:
 
     def __enter__(self) -> DaemonProcess:
         self.spawn()
-        self.wait_ready()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def wait_ready(self, deadline_s: float = 60.0) -> None:

@@ -100,12 +100,37 @@ def _show_status(answer: Any) -> None:
             ("finished", f"{answer['history']} remembered" if answer["history"] else ""),
             ("tags", tags),
             ("log level", answer["log_level"]),
+            ("metrics", _metrics_text(answer.get("metrics"))),
+            *(("kafka", f"{name}: {text}") for name, text in _kafka_texts(answer.get("kafka"))),
             ("memory", octets(process.get("resident_octets", 0))),
             ("cpu", f"{process.get('cpu_s', 0):.1f} s"),
             ("threads", process.get("threads", "")),
             ("descriptors", process.get("descriptors", "")),
         ]
     )
+
+
+def _metrics_text(metrics: Any) -> str:
+    if not metrics:
+        return ""
+    return metrics.get("error") or f"port {metrics['port']}, {metrics['path']}"
+
+
+def _kafka_texts(kafka: Any) -> list[tuple[str, str]]:
+    """How commands and events are, where the daemon has them."""
+    if not kafka:
+        return []
+    if "error" in kafka:
+        return [("not started", kafka["error"])]
+    texts = []
+    for name, part in kafka.items():
+        if part is not None:
+            state = "connected" if part["connected"] else "not connected"
+            reason = (
+                f" ({part['last_error']})" if part["last_error"] and not part["connected"] else ""
+            )
+            texts.append((name, state + reason))
+    return texts
 
 
 @click.command()

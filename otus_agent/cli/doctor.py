@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import rich_click as click
 
 from otus_agent.cli.client import socket_path
 from otus_agent.cli.errors import CliError
 from otus_agent.cli.options import Settings, common_options, pass_settings
 from otus_agent.cli.render import console, emit
+
+if TYPE_CHECKING:
+    from otus_agent.checkup import Finding
 
 _MARKS = {"ok": "[green]ok  [/]", "info": "[cyan]info[/]", "warn": "[yellow]warn[/]",
           "fail": "[bold red]FAIL[/]"}  # fmt: skip
@@ -39,19 +44,23 @@ def doctor(settings: Settings, interfaces: tuple[str, ...]) -> None:
         for one in findings
     ]
 
-    def show(_: object) -> None:
-        from rich.markup import escape
-
-        target = console()
-        for one in findings:
-            target.print(f"{_MARKS[one.result]}  {one.check:<14} {escape(one.finding)}")
-            if one.fix:
-                target.print(f"      {'':<14} fix: {escape(one.fix)}")
-
-    emit(document, settings.form, show)
+    emit(document, settings.form, lambda _: _show(findings))
     failed = [one.check for one in findings if one.result == "fail"]
     if failed:
         raise CliError(f"failed: {', '.join(failed)}")
+
+
+def _show(findings: list[Finding]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for one in findings:
+        text = escape(one.finding)
+        if one.fix:
+            text += f"\n[bold]fix:[/] {escape(one.fix)}"
+        table.add_row(_MARKS[one.result], one.check, text)
+    console().print(table)
 
 
 def _configuration(settings: Settings) -> tuple[object, str]:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 # A table that goes into a pipe is not cut to a terminal's width.
 PIPE_WIDTH = 240
 
+# Columns of sentences; in all others a cell is one word that can be copied.
+WRAPPED = ("LAST ERROR", "DESCRIPTION", "MEANING", "WENT TO", "QUARANTINED", "FIX")
+
 STATE_STYLES = {
     "running": "green",
     "starting": "cyan",
@@ -32,10 +35,18 @@ def console(*, stderr: bool = False) -> Console:
     return Console(stderr=stderr, width=width, highlight=False, soft_wrap=False)
 
 
-def emit(data: Any, form: str, show: Callable[[Any], object]) -> None:
-    """Prints data as JSON or YAML, or has ``show`` print it for people."""
+def emit(data: Any, form: str, show: Callable[[Any], object], *, one_line: bool = False) -> None:
+    """Prints data as JSON or YAML, or has ``show`` print it for people.
+
+    Args:
+        data: made of what JSON knows.
+        form: json, yaml or table.
+        show: prints data for people.
+        one_line: whether JSON is one line, as after records that are one each.
+    """
     if form == "json":
-        print(json.dumps(data, indent=2, ensure_ascii=False, default=str))
+        indent = None if one_line else 2
+        print(json.dumps(data, indent=indent, ensure_ascii=False, default=str), flush=True)
     elif form == "yaml":
         import yaml
 
@@ -47,7 +58,9 @@ def emit(data: Any, form: str, show: Callable[[Any], object]) -> None:
         show(data)
 
 
-def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str) -> None:
+def show_table(
+    columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str, *, stderr: bool = False
+) -> None:
     """Prints rows under columns; a column whose name begins with ``#`` holds numbers."""
     listed = list(rows)
     if not listed:
@@ -59,11 +72,11 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], empty: str
     for column in columns:
         table.add_column(
             column.removeprefix("#"), justify="right" if column.startswith("#") else "left",
-            no_wrap=column not in ("LAST ERROR", "DESCRIPTION", "MEANING"),
+            no_wrap=column not in WRAPPED, overflow="fold",
         )  # fmt: skip
     for row in listed:
         table.add_row(*(_cell(column, value) for column, value in zip(columns, row, strict=True)))
-    console().print(table)
+    console(stderr=stderr).print(table)
 
 
 def show_facts(facts: Iterable[tuple[str, Any]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,8 @@ import rich_click as click
 
 from otus_agent.cli.errors import CliError
 from otus_agent.cli.options import Settings, assignments_option, common_options, pass_settings
+from otus_agent.cli.render import emit
+from otus_agent.cli.task_view import show_ledger, show_plugins
 
 if TYPE_CHECKING:
     from otus_agent.task import Task
@@ -53,12 +54,18 @@ def run(settings: Settings, path: str, flags: dict[str, str], verbose: bool) -> 
         return task
 
     task = asyncio.run(main())
-    _tell_ledger(task, settings.form)
+    # Beside the records of a console reporter, which go to standard output.
+    emit(task.status(), settings.form, _show_end, one_line=True)
     if task.last_error is not None:
         raise CliError(f"task {task.id} failed: {task.last_error}")
     ledger = task.ledger()
     if not ledger.balanced:
         raise CliError("the ledger does not balance: " + "; ".join(ledger.imbalances))
+
+
+def _show_end(status: dict[str, Any]) -> None:
+    show_plugins(status["plugins"], stderr=True)
+    show_ledger(status["ledger"], stderr=True)
 
 
 async def run_until_end(task: Task) -> None:
@@ -99,44 +106,3 @@ async def _first_of(*waits: Any) -> None:
         for one in tasks:
             one.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _tell_ledger(task: Task, form: str) -> None:
-    if form == "json":
-        print(json.dumps(task.status()), flush=True)
-    elif form == "yaml":
-        import yaml
-
-        print(yaml.safe_dump(task.status(), sort_keys=False), end="", flush=True)
-    else:
-        # Beside the records of a console reporter, which go to standard output.
-        print_ledger(task)
-
-
-def print_ledger(task: Task) -> None:
-    """Prints the ledger as a table to standard error."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    ledger = task.ledger()
-    console = Console(stderr=True, highlight=False, markup=False)
-    table = Table(title=f"ledger of task {task.id}", title_justify="left", box=None, pad_edge=False)
-    table.add_column("stage", no_wrap=True)
-    table.add_column("in", justify="right")
-    table.add_column("what became of it", overflow="fold")
-    table.add_column("", no_wrap=True)
-    for line in ledger.equations:
-        parts = ", ".join(f"{name} {count}" for name, count in line.parts.items()) or "-"
-        mark = "=" if not line.difference else "≠"
-        # As Text, or rich takes [kernel] for markup.
-        table.add_row(Text(line.name), str(line.total), Text(parts), mark)
-    console.print(table)
-    if ledger.anomalies:
-        seen = ", ".join(f"{name} {count}" for name, count in ledger.anomalies.items())
-        console.print(f"anomalies: {seen}")
-    for tracker in task.trackers:
-        if tracker.faults or tracker.quarantined:
-            faults = ", ".join(f"{name} {count}" for name, count in tracker.faults.items())
-            console.print(f"plugin {tracker.plugin}: {faults} {tracker.quarantined}".rstrip())
-    console.print("balanced" if ledger.balanced else "NOT BALANCED")

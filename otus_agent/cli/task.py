@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,8 @@ import rich_click as click
 from otus_agent.cli.errors import CliError
 from otus_agent.cli.figures import figures_of
 from otus_agent.cli.options import Settings, common_options, complete_task_ids, pass_settings
-from otus_agent.cli.render import count, duration, emit, show_facts, show_table
+from otus_agent.cli.render import count, duration, emit, show_table
+from otus_agent.cli.task_view import capture_of, show_status
 
 
 @click.group()
@@ -78,15 +78,11 @@ def list_tasks(settings: Settings, history: bool) -> None:
         answer, settings.form,
         lambda _: show_table(
             ["ID", "STATE", "UP", "CAPTURE", "#RESTARTS", "LAST ERROR"],
-            [(row["id"], row["state"], duration(row["uptime_s"]), _capture(row), row["restarts"],
+            [(row["id"], row["state"], duration(row["uptime_s"]), capture_of(row), row["restarts"],
               row["last_error"]) for row in rows],
             "no tasks: create one with `otus task create -f FILE`",
         ),
     )  # fmt: skip
-
-
-def _capture(row: Any) -> str:
-    return f"{row['capture']} {row['interface']}".strip()
 
 
 @task.command()
@@ -95,52 +91,7 @@ def _capture(row: Any) -> str:
 @pass_settings
 def status(settings: Settings, task_id: str) -> None:
     """Tells all about one task: state, pipelines, reporters, ledger."""
-    emit(settings.client().call("task.status", id=task_id), settings.form, _show_status)
-
-
-def _show_status(answer: Any) -> None:
-    created = datetime.fromtimestamp(answer["created_at"]).astimezone()
-    show_facts(
-        [
-            ("task", answer["id"]),
-            ("state", answer["state"]),
-            ("up", f"{duration(answer['uptime_s'])}, created {created:%Y-%m-%d %H:%M:%S %Z}"),
-            ("capture", _capture(answer)),
-            ("restarts", answer["restarts"] or ""),
-            ("last error", answer["last_error"]),
-            *(("note", note) for note in answer.get("notes", ())),
-        ]
-    )
-    _show_pipelines(answer.get("pipelines", ()))
-    show_ledger(answer.get("ledger"))
-
-
-def _show_pipelines(pipelines: Any) -> None:
-    if pipelines:
-        print()
-        show_table(
-            ["PIPELINE", "RUNNING", "#RECEIVED", "#DROPPED BY KERNEL"],
-            [(one["id"], "yes" if one["running"] else "no", count(one["received"]),
-              count(one["dropped"])) for one in pipelines],
-            "",
-        )  # fmt: skip
-
-
-def show_ledger(ledger: Any) -> None:
-    """Prints the ledger: what came in, and where each part of it went."""
-    if not isinstance(ledger, dict) or "equations" not in ledger:
-        return
-    rows: list[tuple[str, str, str]] = []
-    for equation in ledger["equations"]:
-        rows.append((equation["name"], count(equation["total"]), ""))
-        rows += [("", count(number), part) for part, number in equation["parts"].items()]
-    rows += [("anomaly", count(number), name) for name, number in ledger["anomalies"].items()]
-    print()
-    show_table(["LEDGER", "#PACKETS", "WENT TO"], rows, "")
-    if ledger["balanced"]:
-        print("every packet is explained")
-    for imbalance in ledger["imbalances"]:
-        print(f"NOT EXPLAINED: {imbalance}")
+    emit(settings.client().call("task.status", id=task_id), settings.form, show_status)
 
 
 @task.command("apply")

@@ -19,6 +19,7 @@ from daemon_process import DaemonProcess, write_config
 from otus_agent import cli as cli_package
 from otus_agent.cli import COMMANDS, _run
 from otus_agent.cli.figures import figures_of
+from otus_agent.cli.task_view import show_status
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -295,6 +296,8 @@ def test_a_task_is_created_listed_told_of_and_deleted(otus: Run, task_file: Path
     assert "\x1b" not in out
     _, out, _ = otus("task", "status", "one")
     assert "state    running" in out
+    assert "capture   9  dropped[kernel] 2, received[frames] 7  =" in out
+    assert out.splitlines()[-2:] == ["anomalies: ipv4_truncated 1", "balanced"]
     assert otus("task", "delete", "one")[1].startswith("one deleted: ")
     assert "one " in otus("task", "list", "--all")[1]
 
@@ -434,7 +437,7 @@ def test_doctor_finds_what_is_wrong_and_tells_the_fix(run: Run, tmp_path: Path) 
     assert findings["interface", "fail"]["finding"] == "no-such-if: not there"
     assert "127.0.0.1:1" in findings["kafka", "fail"]["finding"]
     assert findings["kafka", "fail"]["fix"]
-    assert all(one["fix"] for one in json.loads(out) if one["result"] in ("warn", "fail"))
+    assert all(one["fix"] for one in json.loads(out) if one["result"] != "ok")
     assert "failed: interface" in err
     file.write_text("logg: 1")
     _, out, _ = run("--config", str(file), "doctor", "-i", "lo")
@@ -447,6 +450,41 @@ def test_stop_waits_until_the_daemon_is_gone(run: Run, tmp_path: Path) -> None:
     with DaemonProcess(tmp_path) as daemon:
         assert run("--socket", daemon.socket_path, "stop") == (0, "stopped\n", "")
         assert not (tmp_path / "otus.sock").exists()
+
+
+def test_a_status_shows_pipelines_reporters_plugins_and_what_is_not_explained(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    show_status({
+        "id": "a", "state": "failed", "created_at": 0, "uptime_s": 5, "capture": "pcap",
+        "interface": "", "files": "a.pcap, b.pcap", "restarts": 2, "last_error": "disk [gone]",
+        "notes": ["a note"],
+        "pipelines": [
+            {"id": "a-0", "running": True, "stuck_in": "mine", "received": 7000, "dropped": 1,
+             "counters": {"decoded": {"packets": 6000}, "emitted": {"records": 5}}},
+        ],
+        "reporters": [{"name": "kafka", "offered": 5, "reported": 1, "queued": 2,
+                       "queued_octets": 2048, "dropped": {"queue": 1}, "failed": {"auth": 1}}],
+        "plugins": [{"plugin": "mine", "faults": {"KeyError": 3}, "overruns": 0,
+                     "quarantined": None},
+                    {"plugin": "good", "faults": {}, "overruns": 0, "quarantined": None}],
+        "ledger": {"balanced": False, "imbalances": ["decode: 3 in, 2 explained, difference 1"],
+                   "equations": [{"name": "decode", "total": 3, "parts": {"decoded[packets]": 2}}],
+                   "anomalies": {}, "interface_dropped": 4},
+    })  # fmt: skip
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "capture pcap a.pcap, b.pcap" in lines
+    assert "last error disk [gone]" in lines
+    assert "a-0 stuck in mine 7,000 1 6,000 0 5" in lines
+    assert "kafka 5 1 2 2.0 KiB 1 1" in lines
+    assert "mine KeyError 3 0" in lines
+    assert not [line for line in lines if line.startswith("good")]
+    assert "decode 3 decoded[packets] 2 ≠" in lines
+    assert lines[-3:] == [
+        "lost before the socket: 4",
+        "NOT EXPLAINED: decode: 3 in, 2 explained, difference 1",
+        "NOT BALANCED",
+    ]
 
 
 def test_losses_are_told_apart_from_what_was_meant(run: Run) -> None:

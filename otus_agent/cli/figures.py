@@ -6,10 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-# Parts of the ledger's equations that are no loss.
-_NO_LOSS = ("received", "decoded", "waiting", "fragments_held", "segments_held", "offered",
-            "parsed", "forwarded", "emitted", "reported", "queued", "fragment[", "segment[",
-            "message", "filtered", "unmatched", "process[filter]")  # fmt: skip
+# Parts of the ledger's equations that are no loss: what goes on, waits, is not what the
+# task wants, or was there already. All others are, those of later versions included.
+_NO_LOSS = ("received[", "waiting", "decoded[", "undecodable[non_ip]", "fragments_held",
+            "fragment[absorbed]", "fragment[disabled]", "fragment[duplicate]", "filtered[",
+            "offered[", "segments_held", "segment[consumed]", "segment[empty]",
+            "segment[duplicate]", "message[", "parsed[", "unmatched[", "forwarded[", "pending",
+            "process[filter]", "process[plugin]", "emitted[", "reported", "queued")  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -46,7 +49,6 @@ def figures_of(status: Mapping[str, Any]) -> TaskFigures:
             found.queued += int(parts.get("queued", 0))
         for part, number in parts.items():
             if not part.startswith(_NO_LOSS) and number:
-                stage = name if name.startswith("report[") else f"{name}"
-                key = f"{stage} {part}"
+                key = f"{name} {part}"
                 found.lost[key] = found.lost.get(key, 0) + int(number)
     return found

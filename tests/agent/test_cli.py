@@ -492,7 +492,9 @@ def test_losses_are_told_apart_from_what_was_meant(run: Run) -> None:
         "balanced": True,
         "equations": [
             {"name": "capture", "total": 100, "parts": {"dropped[kernel]": 7, "received[frames]": 93}},
-            {"name": "decode", "total": 93, "parts": {"decoded[packets]": 90, "undecodable[non_ip]": 3}},
+            {"name": "decode", "total": 93, "parts": {"decoded[packets]": 90, "undecodable[non_ip]": 1,
+                                                      "undecodable[ipv4_version]": 2}},
+            {"name": "parse", "total": 90, "parts": {"parsed[sip]": 89, "pending": 1}},
             {"name": "report[kafka]", "total": 50, "parts": {"reported": 40, "queued": 4,
                                                             "dropped[queue]": 6}},
         ],
@@ -501,7 +503,7 @@ def test_losses_are_told_apart_from_what_was_meant(run: Run) -> None:
     figures = figures_of({"ledger": ledger})
     assert (figures.received, figures.reported, figures.queued) == (100, 40, 4)
     assert figures.lost == {
-        "capture dropped[kernel]": 7, "decode undecodable[non_ip]": 3,
+        "capture dropped[kernel]": 7, "decode undecodable[ipv4_version]": 2,
         "report[kafka] dropped[queue]": 6,
     }  # fmt: skip
     assert figures_of({}).lost_total == 0

@@ -8,10 +8,9 @@ static bool method_is(const struct otus_sip_message *message, uint8_t method_id)
     return message->method_id == method_id;
 }
 
-/* RFC 3264, RFC 6337 section 2: what one message tells without its dialog.
- * UPDATE and INVITE offer, ACK and what answers an UPDATE or a PRACK answers. A
- * response to INVITE answers too, unless the INVITE came without SDP: the ACK
- * with SDP tells. A PRACK can do either. */
+/* RFC 3264, RFC 6337 section 2. UPDATE and INVITE offer, ACK and what answers an UPDATE or
+ * a PRACK answers. A response to INVITE answers too, unless the INVITE came without an
+ * offer. A PRACK can do either. */
 const char *encode_offer_answer(const struct otus_sip_message *message)
 {
     if (message->sdp == NULL)
@@ -20,7 +19,9 @@ const char *encode_offer_answer(const struct otus_sip_message *message)
                            method_is(message, OTUS_SIP_METHOD_UPDATE) ||
                            method_is(message, OTUS_SIP_METHOD_PRACK);
     if (!message->is_request)
-        return has_answer_role && message->status_code < 300 ? "answer" : NULL;
+        return !has_answer_role || message->status_code >= 300 ? NULL
+               : message->is_delayed_offer                     ? "offer"
+                                                               : "answer";
     if (method_is(message, OTUS_SIP_METHOD_ACK))
         return "answer";
     if (method_is(message, OTUS_SIP_METHOD_PRACK))

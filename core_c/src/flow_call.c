@@ -197,7 +197,7 @@ static void remove_all(struct otus_flow_registry *registry, const struct leaving
 }
 
 void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
-                       uint64_t now_ns)
+                       bool has_offer, uint64_t now_ns)
 {
     struct records records = records_of_call_id(registry, dialog->call_id);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
@@ -205,11 +205,24 @@ void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_fl
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
     otus_lock_take(records.lock);
     struct otus_call *head = take_head(&records, now_ns);
+    head->is_offerless = !has_offer;
+    head->offerless_cseq = dialog->cseq;
     if (to != 0) /* RFC 3261 12.2: within a dialog, whose beginning may not have been seen */
         add_dialog(head, from, to);
     else
         add_invite(head, branch);
     otus_lock_give(records.lock);
+}
+
+bool otus_flow_is_offerless(struct otus_flow_registry *registry,
+                            const struct otus_flow_dialog *dialog)
+{
+    struct records records = records_of_call_id(registry, dialog->call_id);
+    otus_lock_take(records.lock);
+    const struct otus_call *head = find_head(&records);
+    bool is_offerless = head != NULL && head->is_offerless && head->offerless_cseq == dialog->cseq;
+    otus_lock_give(records.lock);
+    return is_offerless;
 }
 
 void otus_flow_challenged(struct otus_flow_registry *registry,

@@ -26,11 +26,13 @@ struct otus_call {
     uint32_t owner[OTUS_CALL_ENDPOINTS];    /* tag of the party that media come to */
     uint32_t dialog[OTUS_CALL_DIALOGS][2];  /* confirmed ones: the tags of both parties */
     uint32_t invite[OTUS_CALL_INVITES];     /* branches of INVITEs that wait for an answer */
+    uint32_t offerless_cseq;                /* of the INVITE that is_offerless speaks of */
     uint8_t num_endpoints;
     uint8_t num_dialogs;
     uint8_t num_invites;
-    bool is_head;  /* dialogs and invites are in the head, one record of the call */
-    bool has_more; /* there was no room for a dialog or an INVITE: TTL ends the call */
+    bool is_head;      /* dialogs and invites are in the head, one record of the call */
+    bool is_offerless; /* its last INVITE came without a description */
+    bool has_more;     /* there was no room for a dialog or an INVITE: TTL ends the call */
 };
 static_assert(sizeof(struct otus_call) <= 192, "three cache lines");
 

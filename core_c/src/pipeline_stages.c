@@ -58,6 +58,9 @@ static bool parse_sip_message(struct otus_pipeline *pipeline, struct otus_work *
 {
     work->sip_ready = otus_sip_parse(pipeline->sip_parser, &pipeline->sip, work->payload.at,
                                      work->payload.len, sip_flags(work->meta)) == OTUS_OK;
+    if (work->sip_ready && pipeline->config.flows != NULL)
+        pipeline->sip.is_delayed_offer =
+            otus_sip_is_delayed_offer(pipeline->config.flows, &pipeline->sip);
     return work->sip_ready;
 }
 

@@ -114,16 +114,32 @@ static bool is_challenge(const struct otus_sip_message *message)
     return message->status_code == 401 || message->status_code == 407;
 }
 
-void otus_sip_register_media(struct otus_flow_registry *registry,
-                             const struct otus_sip_message *message, uint64_t now_ns,
-                             struct otus_counters *counters)
+static struct otus_flow_dialog dialog_of(const struct otus_sip_message *message)
 {
-    struct otus_flow_dialog dialog = {
+    return (struct otus_flow_dialog){
         .call_id = slice_of(message, message->call_id),
         .from_tag = slice_of(message, message->from.tag),
         .to_tag = slice_of(message, message->to.tag),
         .branch = slice_of(message, message->via.branch),
+        .cseq = message->cseq,
     };
+}
+
+bool otus_sip_is_delayed_offer(struct otus_flow_registry *registry,
+                               const struct otus_sip_message *message)
+{
+    if (message->is_request || message->method_id != OTUS_SIP_METHOD_INVITE ||
+        message->sdp == NULL || message->call_id.len == 0)
+        return false;
+    struct otus_flow_dialog dialog = dialog_of(message);
+    return otus_flow_is_offerless(registry, &dialog);
+}
+
+void otus_sip_register_media(struct otus_flow_registry *registry,
+                             const struct otus_sip_message *message, uint64_t now_ns,
+                             struct otus_counters *counters)
+{
+    struct otus_flow_dialog dialog = dialog_of(message);
     bool is_invite = message->method_id == OTUS_SIP_METHOD_INVITE;
     uint32_t final = message->status_code >= 200 ? message->status_code : 0;
     if (dialog.call_id.len == 0)
@@ -143,7 +159,7 @@ void otus_sip_register_media(struct otus_flow_registry *registry,
         return;
     }
     if (message->is_request && is_invite)
-        otus_flow_invited(registry, &dialog, now_ns);
+        otus_flow_invited(registry, &dialog, message->sdp != NULL, now_ns);
     if (message->sdp != NULL)
         put_description(registry, message, &dialog, now_ns, counters);
     if (final != 0 && is_invite)

@@ -123,13 +123,13 @@ static struct scene scene_of(void)
 static struct otus_flow_dialog dialog_of(const char *from, const char *to, const char *branch)
 {
     return (struct otus_flow_dialog){slice_of("call"), slice_of(from), slice_of(to),
-                                     slice_of(branch)};
+                                     slice_of(branch), 1};
 }
 
 static void invite(struct scene *scene, const char *from, const char *to, const char *branch)
 {
     struct otus_flow_dialog dialog = dialog_of(from, to, branch);
-    otus_flow_invited(scene->registry, &dialog, 1);
+    otus_flow_invited(scene->registry, &dialog, true, 1);
 }
 
 static void answer(struct scene *scene, const char *from, const char *to, const char *branch)

@@ -181,6 +181,31 @@ static void test_dialog(void)
     otus_flow_registry_free(registry);
 }
 
+/* The description in a response is an offer where the INVITE of that CSeq made none. */
+static void test_delayed_offer(void)
+{
+    static const struct {
+        const char *request;
+        const char *response;
+        bool is_offer;
+    } cases[] = {
+        {REQUEST("INVITE", ""), RESPONSE("200", "INVITE", ANSWER), true},
+        {REQUEST("INVITE", ""), RESPONSE("183", "INVITE", ANSWER), true},
+        {REQUEST("INVITE", ""), RESPONSE("200", "INVITE", ""), false},
+        {REQUEST("INVITE", ANSWER), RESPONSE("200", "INVITE", ANSWER), false},
+        {REQUEST("UPDATE", ""), RESPONSE("200", "UPDATE", ANSWER), false},
+        {REQUEST("OPTIONS", ""), RESPONSE("200", "INVITE", ANSWER), false}, /* INVITE not seen */
+        {SAMPLE_HEAD "\r\n", RESPONSE("200", "INVITE", ANSWER), false},     /* another CSeq */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        CHECK(otus_flow_registry_new(&registry, 100, 1000000) == OTUS_OK);
+        show(cases[i].request);
+        struct otus_sip_message message = parse(cases[i].response);
+        CHECK_EQ(otus_sip_is_delayed_offer(registry, &message), cases[i].is_offer);
+        otus_flow_registry_free(registry);
+    }
+}
+
 /* Which endpoints a description names. */
 static void test_endpoints(void)
 {
@@ -229,6 +254,7 @@ int main(void)
     test_no_labels();
     test_find_header();
     test_dialog();
+    test_delayed_offer();
     test_endpoints();
     otus_sip_parser_free(parser);
     return check_summary();

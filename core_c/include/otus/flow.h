@@ -72,11 +72,16 @@ struct otus_flow_dialog {
     struct otus_slice from_tag;
     struct otus_slice to_tag;
     struct otus_slice branch; /* of the topmost Via */
+    uint32_t cseq;
 };
 
-/* An INVITE was sent. One with a To tag is of a dialog that stands already. */
+/* An INVITE was sent. One with a To tag is of a dialog that stands already; one without a
+ * session description asks the other side to make the offer (RFC 3261 13.2.1). */
 void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
-                       uint64_t now_ns);
+                       bool has_offer, uint64_t now_ns);
+/* Whether the INVITE that this response belongs to was seen, and came without an offer. */
+OTUS_MUST_CHECK bool otus_flow_is_offerless(struct otus_flow_registry *registry,
+                                            const struct otus_flow_dialog *dialog);
 /* It was refused, and another one will follow with credentials. */
 void otus_flow_challenged(struct otus_flow_registry *registry,
                           const struct otus_flow_dialog *dialog);

@@ -184,6 +184,7 @@ struct otus_sip_message {
     uint32_t num_headers;
     uint32_t first[OTUS_SIP_NUM_HEADER_IDS]; /* index + 1 of the first of each id, 0: none */
     const struct otus_sdp *sdp;              /* NULL where the body holds none */
+    bool is_delayed_offer; /* false; for who knows the call: see otus_sip_is_delayed_offer() */
 };
 
 /* Memory that parses reuse: header and SDP arrays. One owner at a time. */

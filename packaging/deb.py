@@ -23,7 +23,7 @@ Version: {version}
 Architecture: {architecture}
 Maintainer: The Otus authors <otus@localhost>
 Installed-Size: {size_kib}
-Depends: libc6 (>= 2.36)
+Depends: libc6 (>= {glibc})
 Recommends: systemd
 Section: net
 Priority: optional
@@ -94,6 +94,8 @@ def write_control(package: Path) -> None:
         "version": project_version(),
         "architecture": machine_architecture(),
         "size_kib": size // 1024,
+        # The tree's interpreter is this machine's, and needs its libc or a later one.
+        "glibc": (os.confstr("CS_GNU_LIBC_VERSION") or "").removeprefix("glibc "),
     }
     (control / "control").write_text(CONTROL.format_map(fields), encoding="utf-8")
     (control / "conffiles").write_text("/etc/otus/config.yml\n", encoding="utf-8")

@@ -159,6 +159,9 @@ def test_deb_installs_runs_and_goes(
     shutil.copy(root / CAPTURE, clean_root / "capture.pcap")
     write_task(clean_root)
     in_chroot("dpkg", "-i", "/otus.deb")
+    assert re.search(
+        r"^Depends: libc6 \(>= \d+\.\d+\)$", in_chroot("dpkg", "-s", "otus").stdout, re.M
+    )
     assert in_chroot("getent", "passwd", "otus").stdout.startswith("otus:")
     unit = (clean_root / "usr/lib/systemd/system/otus.service").read_text()
     assert re.search(r"^ExecStart=/usr/bin/otus ", unit, re.MULTILINE)

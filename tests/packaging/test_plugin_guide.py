@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from frames import sip, udp, write_pcap
+from otus_sdk.testing import make_packet
 
 FENCE = re.compile(r"^```(\w+)\n(?:# ([\w.]+)\n)?(.*?)^```$", re.MULTILINE | re.DOTALL)
 RESOLVER = ("192.0.2.53", 53)
@@ -51,3 +53,16 @@ def test_its_package_works_step_by_step(root: Path, tmp_path: Path) -> None:
     assert [record["payload_type"] for record in records] == ["dns", "sip"]
     assert records[0]["labels"] == {"dns.kind": "query", "dns.name": "www.example"}
     assert done.stderr.splitlines()[-1] == "balanced"
+
+
+def test_the_sdk_readme_shows_a_plugin_that_works(root: Path) -> None:
+    """Its code makes a parser that takes STUN and names the message's type."""
+    text = (root / "otus_sdk" / "README.md").read_text()
+    (code,) = (block for language, _, block in FENCE.findall(text) if language == "python")
+    names: dict[str, Any] = {}
+    exec(code, names)
+    parser = names["FACTORY"].create()
+    parser.init(names["FACTORY"].config_type())
+    stun, other = make_packet(b"\0\1\0\0\x21\x12\xa4\x42" + bytes(12)), make_packet(b"other")
+    assert (parser.can_handle(stun), parser.can_handle(other)) == (True, False)
+    assert parser.handle(stun)[1] == {"stun.message_type": "1"}

@@ -1,20 +1,24 @@
 """The whole chain, from a capture to acknowledged by a real broker, on this machine.
 
     python bench/kafka_chain.py [--packets 1000000] [--value json] [--compression zstd] …
+    sudo python bench/kafka_chain.py --live 50000 [--packets 500000] …
 
 A capture of SIP traffic lies in memory (a file in /dev/shm, mapped), a task reads it,
 decodes, parses and encodes it, and the kafka reporter sends it to Apache Kafka on the
-loopback interface. Printed, as JSON with --json:
+loopback interface. With --live the same packets are sent over a veth pair, so many a
+second, and captured with AF_PACKET. Printed, as JSON with --json:
 
 - packets a second of wall time, and CPU microseconds a packet of this process alone
   (the broker is another process), by thread: where the time goes;
 - the same with --stage null: the chain without Kafka, so that the difference is
   what reporting costs;
-- handed-over-to-acknowledged latency, p50 and p99 over all packets. At full speed it is
-  what the window holds; with --rate packets are read at that pace.
+- latency until acknowledged, p50 and p99 over all packets: live from the kernel's
+  timestamp, to the millisecond; else from the hand-over to the reporter, which at full
+  speed is what the window holds (with --rate packets are read at that pace);
+- live: where packets were lost, if any were.
 
-Reading is held back while the reporter has more than --window octets, so that nothing
-is lost: what is measured is what the chain can carry, not what it can drop.
+From memory, reading is held back while the reporter has more than --window octets, so
+that nothing is lost: what is measured is what the chain can carry, not what it can drop.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ import asyncio
 import json
 import os
 import resource
+import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -38,6 +44,7 @@ sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "bench")]
 import traffic  # noqa: E402 from this folder
 
 from kafka_broker.broker import Broker  # noqa: E402
+from namespaces import TwoHosts  # noqa: E402
 from otus_agent.bridge import Delivery  # noqa: E402
 from otus_agent.config.task import TaskConfig  # noqa: E402
 from otus_agent.registry import PluginRegistry  # noqa: E402
@@ -46,6 +53,10 @@ from otus_plugins.reporter.kafka import outbox  # noqa: E402
 from otus_sdk.protocols import ReportResult  # noqa: E402
 
 DISTINCT_PACKETS = 200_000
+SETTINGS = (
+    "stage", "value", "compression", "acks", "headers", "partitions", "rate", "live",
+    "batch_records",
+)  # fmt: skip
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -103,11 +114,12 @@ class NullReporter:
 class Meter:
     """Holds reading back, and takes the time of every chunk that is acknowledged."""
 
-    def __init__(self, window_octets: int, rate: int) -> None:
-        self.window_octets = window_octets
-        self.rate = rate
+    def __init__(self, arguments: argparse.Namespace) -> None:
+        self.window_octets = arguments.window << 20
+        self.rate = arguments.rate
+        self.live = arguments.live
         self.due = 0.0
-        self.latencies: list[tuple[float, int]] = []
+        self.latencies: list[tuple[float, float]] = []
 
     def install(self) -> None:
         put, settle = Delivery.put, outbox.Outbox.settle_reported
@@ -115,6 +127,8 @@ class Meter:
 
         def held_back(delivery: Delivery, batch: Any) -> None:
             put(delivery, batch)
+            if meter.live:
+                return
             box = getattr(delivery.reporter, "_outbox", None)
             meter.pace(len(batch))
             while delivery._queued_octets + (box.octets if box else 0) > meter.window_octets:
@@ -122,7 +136,13 @@ class Meter:
 
         def timed(box: outbox.Outbox, item: outbox.Held) -> None:
             settle(box, item)
-            meter.latencies.append((time.monotonic() - item.born, item.num_records))
+            if meter.live and isinstance(item, outbox.Chunk):
+                # Half of them are nearer to the oldest one, half to the newest.
+                now_s, batch = time.time(), item.builder
+                for ts_ms in (batch._base_ts_ms, batch._max_ts_ms):
+                    meter.latencies.append((now_s - ts_ms / 1000, item.num_records / 2))
+            else:
+                meter.latencies.append((time.monotonic() - item.born, item.num_records))
 
         Delivery.put = held_back  # type: ignore[method-assign]
         outbox.Outbox.settle_reported = timed  # type: ignore[method-assign]
@@ -160,7 +180,9 @@ def task_of(arguments: argparse.Namespace, path: Path, bootstrap: str) -> TaskCo
             "queue_octets": 1 << 30,
         },
     }
-    capture = {"type": "pcap", "files": [str(path)]}
+    capture: dict[str, Any] = {"type": "pcap", "files": [str(path)]}
+    if arguments.live:
+        capture = {"type": "afpacket", "interface": arguments.interface}
     return TaskConfig.model_validate(
         {
             "id": "bench",
@@ -174,7 +196,7 @@ def task_of(arguments: argparse.Namespace, path: Path, bootstrap: str) -> TaskCo
 
 async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
     path = await asyncio.to_thread(capture_file, arguments.packets)
-    meter = Meter(arguments.window << 20, arguments.rate)
+    meter = Meter(arguments)
     meter.install()
     config = task_of(arguments, path, bootstrap)
     environment = TaskEnvironment("bench-agent", PluginRegistry.load())
@@ -186,7 +208,11 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
     threads_before = thread_seconds()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     await task.start()
-    await task.finished.wait()
+    if arguments.live:
+        await asyncio.to_thread(send, arguments, path)
+        await asyncio.sleep(1)  # what is in the ring, and the last batch
+    else:
+        await task.finished.wait()
     await task.stop(60)
     elapsed = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_SELF)
@@ -195,7 +221,8 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
     by_thread = {
         name: seconds - threads_before.get(name, 0) for name, seconds in THREADS.last.items()
     }
-    return {
+    cpu -= by_thread.pop(THREADS.name, 0)
+    result = {
         "packets": arguments.packets,
         "reported": account.reported,
         "lost": arguments.packets - account.reported,
@@ -210,25 +237,40 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
         "ack_ms_p50": round(meter.percentile(0.5) * 1000, 1),
         "ack_ms_p99": round(meter.percentile(0.99) * 1000, 1),
         "max_rss_mib": after.ru_maxrss >> 10,
-        "settings": {
-            key: getattr(arguments, key)
-            for key in (
-                "stage",
-                "value",
-                "compression",
-                "acks",
-                "headers",
-                "partitions",
-                "rate",
-                "batch_records",
-            )
-        },
+        "settings": {name: getattr(arguments, name) for name in SETTINGS},
     }
+    if arguments.live:
+        result["ledger"] = {
+            f"{line.name}: {name}": number
+            for line in task.ledger().equations
+            for name, number in line.parts.items()
+            if number
+        }
+    return result
+
+
+def send(arguments: argparse.Namespace, path: Path) -> None:
+    """Sends the capture's frames from the other namespace, and returns when all are out."""
+    program = Path(tempfile.mkdtemp(prefix="otus-bench-")) / "send_frames"
+    source = ROOT / "bench" / "core" / "send_frames.c"
+    subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", str(source), "-o", str(program)], check=True)
+    command = ["ip", "netns", "exec", arguments.sender, str(program), str(path)]
+    command += [arguments.interface, str(arguments.live)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(program.parent)
+
+
+def run_in_namespace() -> int:
+    """Runs this very command in a namespace at one end of a veth pair."""
+    with TwoHosts(silent=True) as hosts:
+        own = [sys.executable, *sys.argv, "--interface", hosts.interface, "--sender", hosts.caller]
+        return subprocess.run(hosts.inside(hosts.callee, *own), check=False).returncode
 
 
 class THREADS:
     """Threads end before the run does: their last figures are kept."""
 
+    name = "bench-watch"
     last: dict[str, float] = {}  # noqa: RUF012 one process, one run
     stop = threading.Event()
 
@@ -253,10 +295,15 @@ def main() -> None:
     parser.add_argument("--flush-interval", default="200ms")
     parser.add_argument("--window", type=int, default=48, help="MiB in the reporter at most")
     parser.add_argument("--rate", type=int, default=0, help="packets a second (0: all it can)")
+    parser.add_argument("--live", type=int, default=0, help="send over veth, so many a second")
+    parser.add_argument("--interface", default="", help=argparse.SUPPRESS)
+    parser.add_argument("--sender", default="", help=argparse.SUPPRESS)
     parser.add_argument("--batch-records", type=int, default=4096, help="of the pipeline")
     parser.add_argument("--kafka", help="host:port of a broker that runs (default: starts one)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if arguments.live and not arguments.interface:
+        sys.exit(run_in_namespace())
     broker = None
     bootstrap = arguments.kafka or os.environ.get("OTUS_TEST_KAFKA", "")
     if not bootstrap and arguments.stage == "kafka":
@@ -266,7 +313,7 @@ def main() -> None:
         from integration.consuming import create_topic
 
         create_topic(bootstrap, "otus-bench", arguments.partitions)
-    threading.Thread(target=THREADS.watch, name="bench-watch", daemon=True).start()
+    threading.Thread(target=THREADS.watch, name=THREADS.name, daemon=True).start()
     try:
         result = asyncio.run(measure(arguments, bootstrap or "127.0.0.1:1"))
     finally:

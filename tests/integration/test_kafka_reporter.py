@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
 
+from frames import sip, udp, write_pcap
 from integration.consuming import create_topic, read
 from integration.records import BASE_TS_NS, batch
 from kafka_broker.broker import PASSWORD, USER, Broker
 from kafka_broker.fixtures import Address
 from otus_plugins.reporter.kafka import KafkaReporter, KafkaReporterConfig
+from tasks import Collector, make_task, run_task
 from waiting import wait_until_async
 
 pytestmark = pytest.mark.kafka
@@ -37,8 +40,10 @@ def assert_balanced(reporter: KafkaReporter, taken: int) -> None:
     assert accounted + stats.queued == taken
 
 
-@pytest.mark.parametrize("compression", ["none", "gzip", "snappy", "lz4", "zstd"])
-@pytest.mark.parametrize("value", ["json", "protobuf"])
+@pytest.mark.parametrize(
+    ("value", "compression"),
+    [("json", "none"), ("json", "gzip"), ("json", "snappy"), ("protobuf", "lz4"), ("json", "zstd")],
+)
 async def test_another_client_reads_what_was_reported(
     kafka: Address, topic_name: TopicName, compression: str, value: str
 ) -> None:
@@ -63,6 +68,45 @@ async def test_another_client_reads_what_was_reported(
     assert headers["payload_type"] == b"sip"
     assert headers["sip.method"] == b"INVITE"
     assert headers["sip.cseq"] == b"123"
+
+
+@pytest.mark.parametrize(
+    ("value", "compression"),
+    [("json", "none"), ("json", "gzip"), ("protobuf", "snappy"), ("json", "lz4"), ("json", "zstd")],
+)
+async def test_a_capture_reaches_another_client(
+    kafka: Address, topic_name: TopicName, tmp_path: Path, value: str, compression: str
+) -> None:
+    """A whole task: what the core encodes arrives as it was parsed, nothing lost or doubled."""
+    topic = topic_name("capture")
+    packets = [udp(sip(call_id=f"call-{number % 40}", cseq=number)) for number in range(400)]
+    config = {
+        "brokers": [kafka.bootstrap], "topic": topic, "value": value, "compression": compression,
+    }  # fmt: skip
+    task, collector = make_task(
+        write_pcap(tmp_path / "in.pcap", packets),
+        collector=Collector(("json", "protobuf", "packet")),
+        reporters=["collect", {"type": "kafka", "config": config}],
+        workers={"batch_records": 64},
+    )
+    await run_task(task)
+    account = task.deliveries[1].account()
+    assert (account.reported, account.imbalance) == (400, 0)
+    wanted = {
+        getattr(one, value)(i): (one.key(i), one.labels(i))
+        for one in collector.batches
+        for i in range(len(one))
+    }
+    messages = read(kafka.bootstrap, topic, 400)
+    assert len(messages) == len(wanted) == 400
+    for message in messages:
+        key, labels = wanted[message.value()]
+        headers = {name: octets.decode() for name, octets in message.headers()}
+        assert message.key() == key
+        assert headers == {
+            "task_id": "test", "agent_id": "agent-1", "pipeline_id": "test-0",
+            "payload_type": "sip", **labels,
+        }  # fmt: skip
 
 
 async def test_keys_land_where_another_client_puts_them(

@@ -269,9 +269,11 @@ def test_background_returns_when_the_socket_answers(folder: Path) -> None:
 # --- Faults ------------------------------------------------------------------
 
 
-def test_kill_9_in_a_storm_of_creates_and_deletes_loses_nothing_answered(folder: Path) -> None:
+@pytest.mark.parametrize("rounds", [6, pytest.param(60, marks=pytest.mark.soak)])
+def test_kill_9_in_a_storm_of_creates_and_deletes_loses_nothing_answered(
+    folder: Path, rounds: int
+) -> None:
     """What was answered has happened; what was not may or may not have."""
-    rounds = int(os.environ.get("OTUS_TEST_STORM_ROUNDS", "6"))
     random_numbers = random.Random(5)
     expected: dict[str, bool] = {}  # id: exists, of what was answered
     unsure: set[str] = set()
@@ -372,9 +374,8 @@ def test_a_full_disk_refuses_tasks_keeps_running_ones_and_recovers_by_itself(
             assert line.startswith("{")
 
 
-def test_a_thousand_creates_and_deletes_leak_nothing(folder: Path) -> None:
-    cycles = int(os.environ.get("OTUS_TEST_CYCLES", "300"))
-
+@pytest.mark.parametrize("cycles", [100, pytest.param(1_000, marks=pytest.mark.soak)])
+def test_creates_and_deletes_leak_nothing(folder: Path, cycles: int) -> None:
     def figures() -> dict[str, int]:
         found: dict[str, int] = daemon.call("status")["result"]["process"]
         return found

@@ -284,8 +284,9 @@ def test_a_task_whose_interface_is_not_there_yet_at_the_start_is_brought_back_wh
         assert daemon.process.wait(60) == 0
 
 
+@pytest.mark.parametrize("cycles", [60, pytest.param(1_000, marks=pytest.mark.soak)])
 def test_real_tasks_leave_no_descriptor_thread_or_memory(
-    daemon: DaemonProcess, tmp_path: Path
+    daemon: DaemonProcess, tmp_path: Path, cycles: int
 ) -> None:
     file = capture_file(tmp_path, messages=5)
 
@@ -300,9 +301,89 @@ def test_real_tasks_leave_no_descriptor_thread_or_memory(
     for number in range(30):
         cycle(number)
     before = figures()
-    for number in range(30, 90):
+    for number in range(30, 30 + cycles):
         cycle(number)
     after = figures()
     assert after["descriptors"] <= before["descriptors"]
     assert after["threads"] <= before["threads"] + 1
     assert after["resident_octets"] - before["resident_octets"] < 12_000_000, json.dumps(after)
+
+
+# --- A disk that is full ---------------------------------------------------------
+
+
+class _SmallDisk:
+    """A tmpfs of 512 KiB for data and log, in a mount namespace of the daemon's own."""
+
+    PREFIX = ("unshare", "--mount", "sh", "-c",
+              'mount -t tmpfs -o size=512k otus-test "$0" && exec "$@"')  # fmt: skip
+
+    def __init__(self, folder: Path) -> None:
+        self._mount_point = folder / "disk"
+        self._mount_point.mkdir()
+        write_config(
+            folder,
+            daemon={"data_dir": str(self._mount_point / "data")},
+            log={"outputs": [{"type": "file", "path": str(self._mount_point / "otus.log")}]},
+        )
+        self.daemon = DaemonProcess(
+            folder, fake=False, prefix=[*self.PREFIX, str(self._mount_point)]
+        )
+
+    @property
+    def inside(self) -> Path:
+        """The disk, seen from outside of the namespace."""
+        return Path(f"/proc/{self.daemon.pid}/root") / self._mount_point.relative_to("/")
+
+    def fill(self) -> None:
+        with (self.inside / "filler").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+            while True:
+                file.write(b"x" * 4096)
+
+    def make_room(self) -> None:
+        (self.inside / "filler").unlink()
+
+    def log_lines(self) -> int:
+        """Whole lines in the log; one that the disk had no room for is none."""
+        return (self.inside / "otus.log").read_text().count("}\n")
+
+
+def test_a_disk_that_is_full_refuses_tasks_and_leaves_the_running_ones_alone(
+    network_namespaces: None, tmp_path: Path
+) -> None:
+    """Data and log directory without a free block: capture goes on, losses are counted,
+    and with room again everything works as before, without a restart.
+    """
+    file = capture_file(tmp_path, messages=5)
+    disk = _SmallDisk(tmp_path)
+    with disk.daemon as daemon:
+        ok(daemon.call("task.create", task=from_file("before", file, follow=True)))
+        disk.fill()
+        error = daemon.call("task.create", task=from_file("during", file, follow=True))["error"]
+        assert error["data"]["code"] == "store_failed"
+        assert error["message"].endswith("can't be written: No space left on device")
+        assert daemon.task_states() == {"before": "running"}
+
+        def lines_lost() -> int:
+            daemon.call("log.level", level="debug")
+            daemon.call("log.level", level="info")
+            logs = ok(daemon.call("stats"))["logs"]
+            return sum(output["dropped_error"] for output in logs.values())
+
+        wait_until(lines_lost)
+        more = frames.write_pcap(tmp_path / "more.pcap", [frames.udp(frames.sip())] * 3)
+        with file.open("ab") as growing:
+            growing.write(Path(more).read_bytes()[24:])
+
+        def reported() -> int:
+            return figures_of(ok(daemon.call("task.status", id="before"))).reported
+
+        wait_until(lambda: reported() == 8)
+        written = disk.log_lines()
+        disk.make_room()
+        ok(daemon.call("task.create", task=from_file("after", file, follow=True)))
+        ok(daemon.call("task.delete", id="before"))
+
+        wait_until(lambda: lines_lost() and disk.log_lines() > written)
+        assert daemon.task_states() == {"after": "running"}
+        assert [one.name for one in (disk.inside / "data" / "tasks").iterdir()] == ["after.json"]

@@ -38,6 +38,8 @@ BACKLOG = 1_024
 IDLE_TIMEOUT_S = 300.0
 MAX_HEADER_OCTETS = 16_384
 CHUNK_OCTETS = 65_536
+# All requests that are not complete yet together; a short one always has room.
+MAX_UNFINISHED_OCTETS = 67_108_864
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h, Linux 4.13
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (\S{1,2000}) HTTP/1\.([01])\r?")
@@ -75,6 +77,10 @@ class _TooLarge(Exception):
     """A request is longer than allowed."""
 
 
+class _Crowded(Exception):
+    """A long request finds no room beside those of others."""
+
+
 class _HttpRefused(Exception):
     """An HTTP request that is answered by a status and the end of the connection."""
 
@@ -102,6 +108,7 @@ class RpcServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[None] | None] = set()
         self._counts: Counter[str] = Counter()
+        self.unfinished_octets = 0
         self._allowed_gid: int | None = None
 
     def bind(self) -> None:
@@ -224,6 +231,11 @@ class RpcServer:
             self._busy.discard(task)
 
     @property
+    def max_unfinished_octets(self) -> int:
+        """What all clients together may have sent of requests that are not complete."""
+        return max(MAX_UNFINISHED_OCTETS, self.limits.max_request_octets)
+
+    @property
     def limits(self) -> DaemonConfig:
         """The limits in force now."""
         return self._config()
@@ -244,6 +256,7 @@ class _Connection:
         self._writer = writer
         self._buffer = bytearray()
         self._scanned = 0
+        self._accounted = 0
         # drain() is to return when all is sent: the connection may end then.
         writer.transport.set_write_buffer_limits(high=0)
 
@@ -263,10 +276,22 @@ class _Connection:
             await self._send_line(
                 jsonrpc.encode(jsonrpc.error_answer(jsonrpc.INVALID_REQUEST, message))
             )
+        except _Crowded:
+            self._server.count("requests_crowded_out")
+            message = "too many long requests at one time: send it again"
+            await self._send_line(jsonrpc.encode(jsonrpc.error_answer(-32000, message)))
         except _HttpRefused as error:
             self._server.count("requests_refused")
             body = jsonrpc.encode(jsonrpc.error_answer(jsonrpc.INVALID_REQUEST, error.message))
             await self._send_http(error.status, body, keep=False)
+        finally:
+            self._buffer.clear()
+            self._account()
+
+    def _account(self) -> None:
+        """Tells the server how much is held here of what is not complete yet."""
+        self._server.unfinished_octets += len(self._buffer) - self._accounted
+        self._accounted = len(self._buffer)
 
     async def _serve_requests(self, peer: Peer) -> None:
         while (line := await self._read_line(self._server.limits.max_request_octets)) is not None:
@@ -306,6 +331,7 @@ class _Connection:
     async def _fill(self, deadline: float | None) -> bool:
         """Reads some octets; False at the end of the stream."""
         loop = asyncio.get_running_loop()
+        self._account()
         try:
             async with asyncio.timeout_at(deadline or loop.time() + IDLE_TIMEOUT_S):
                 octets = await self._reader.read(CHUNK_OCTETS)
@@ -314,6 +340,10 @@ class _Connection:
                 self._server.count("requests_timed_out")
             raise
         self._buffer += octets
+        self._account()
+        is_long = len(self._buffer) > CHUNK_OCTETS
+        if is_long and self._server.unfinished_octets > self._server.max_unfinished_octets:
+            raise _Crowded
         return bool(octets)
 
     async def _read_exactly(self, length: int, deadline: float) -> bytes:

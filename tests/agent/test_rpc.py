@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_fakes import fake_agent, task
+from otus_agent import rpc
 from otus_agent.agent import Agent
 from otus_agent.config.fields import ConfigModel
 from otus_agent.rpc import RpcServer, SocketInUse
@@ -246,7 +247,7 @@ async def test_a_large_body_that_waits_for_100_continue_gets_it(door: Door) -> N
 async def test_an_oversized_request_is_refused_before_it_is_all_there(door: Door) -> None:
     reader, writer = await door.connect()
     writer.write(b"x" * 30_000)  # no end of line yet
-    answer = json.loads(await asyncio.wait_for(reader.read(), 5))
+    answer = json.loads(await asyncio.wait_for(reader.read(), 60))
     assert answer["error"]["code"] == -32600
     assert "longer than 20000 octets" in answer["error"]["message"]
     writer.close()
@@ -259,7 +260,7 @@ async def test_a_half_sent_request_is_cut_off_in_time_and_others_are_served(
     reader, writer = await door.connect()
     writer.write(half)
     assert "result" in await door.call("status")
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 60) == b""
     assert door.server.stats()["requests_timed_out"] == 1
     writer.close()
 
@@ -311,6 +312,31 @@ async def test_clients_beyond_the_bound_are_told(tmp_path: Path) -> None:
         one.close()
     await wait_until_async(lambda: door.server.stats()["clients"] == 0)
     assert "result" in await door.call("status")
+    await close_door(door)
+
+
+async def test_unfinished_requests_of_all_clients_together_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long one beyond the bound is refused, short ones are served, and it ends with the others."""
+    monkeypatch.setattr(rpc, "MAX_UNFINISHED_OCTETS", 0)
+    door = await open_door(tmp_path, max_request_octets=200_000, request_timeout="60s")
+    held = [await door.connect() for _ in range(2)]
+    for _, writer in held:
+        writer.write(b"x" * 90_000)
+    await wait_until_async(lambda: door.server.unfinished_octets == 180_000)
+    reader, writer = await door.connect()
+    writer.write(b"x" * 90_000)
+    assert b"too many long requests" in await reader.read()
+    writer.close()
+    assert door.server.stats()["requests_crowded_out"] == 1
+    assert "result" in await door.call("status")
+    for _, one in held:
+        one.close()
+    await wait_until_async(lambda: door.server.unfinished_octets == 0)
+    long = request("status", request_id="x" * 150_000)
+    assert b"result" in await door.send(long + b"\n")
+    await wait_until_async(lambda: door.server.unfinished_octets == 0)
     await close_door(door)
 
 

@@ -1,6 +1,6 @@
 /* Nanoseconds of CPU a packet through the whole pipeline, without Python.
  *
- *     bench_pipeline FILE.pcap LOOPS [parse|json]
+ *     bench_pipeline FILE.pcap LOOPS [parse|json|protobuf]
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +59,7 @@ static void run(const uint8_t *octets, size_t len, uint64_t loops, uint32_t outp
         num += otus_pipeline_batch(pipeline)->num_records;
     }
     double ns = (cpu_ns() - start) / (double)num;
-    printf("%-6s %10llu packets %8.1f ns %6.2f M packets/s\n", name, (unsigned long long)num, ns,
+    printf("%-8s %10llu packets %8.1f ns %6.2f M packets/s\n", name, (unsigned long long)num, ns,
            1e3 / ns);
     otus_pipeline_close(pipeline);
 }
@@ -67,7 +67,7 @@ static void run(const uint8_t *octets, size_t len, uint64_t loops, uint32_t outp
 int main(int argc, char **argv)
 {
     if (argc < 3) {
-        fprintf(stderr, "usage: bench_pipeline FILE.pcap LOOPS [parse|json]\n");
+        fprintf(stderr, "usage: bench_pipeline FILE.pcap LOOPS [parse|json|protobuf]\n");
         return 2;
     }
     size_t len;
@@ -77,6 +77,8 @@ int main(int argc, char **argv)
         run(octets, len, loops, 0, "parse");
     if (argc < 4 || strcmp(argv[3], "json") == 0)
         run(octets, len, loops, OTUS_OUTPUT_JSON, "json");
+    if (argc < 4 || strcmp(argv[3], "protobuf") == 0)
+        run(octets, len, loops, OTUS_OUTPUT_PROTOBUF, "protobuf");
     free(octets);
     return 0;
 }

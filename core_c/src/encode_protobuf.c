@@ -47,10 +47,22 @@ void protobuf_put_text(struct protobuf_writer *writer, const uint8_t *octets, ui
     }
 }
 
-static struct otus_slice text_of_string(const char *string)
+void protobuf_put_repaired(struct protobuf_writer *writer, uint32_t field, struct otus_slice text)
 {
-    struct otus_slice slice = {(const uint8_t *)string, (uint32_t)strlen(string)};
-    return slice;
+    if (encode_is_utf8(text.at, text.len)) {
+        protobuf_put_octets(writer, field, text.at, text.len);
+        return;
+    }
+    uint8_t *start = protobuf_begin(writer, field, 1);
+    protobuf_put_text(writer, text.at, text.len);
+    protobuf_finish(writer, start, 1);
+}
+
+static void put_id(struct protobuf_writer *writer, uint32_t field, const char *id)
+{
+    struct otus_slice text = {(const uint8_t *)id, (uint32_t)strlen(id)};
+    if (text.len != 0)
+        protobuf_put_repaired(writer, field, text);
 }
 
 enum otus_status encoder_render_protobuf(struct otus_encoder *encoder,
@@ -59,14 +71,14 @@ enum otus_status encoder_render_protobuf(struct otus_encoder *encoder,
     /* Every octet may become three. */
     size_t room = 3 * (strlen(envelope->task_id) + strlen(envelope->agent_id) +
                        strlen(envelope->pipeline_id)) +
-                  128;
-    encoder->protobuf_head = malloc(room);
+                  64;
+    encoder->protobuf_head = malloc(room + PROTOBUF_SLACK);
     if (encoder->protobuf_head == NULL)
         return OTUS_E_NOMEM;
     struct protobuf_writer writer = {encoder->protobuf_head, encoder->protobuf_head + room, false};
-    protobuf_string(&writer, RECORD_TASK_ID, text_of_string(envelope->task_id));
-    protobuf_string(&writer, RECORD_AGENT_ID, text_of_string(envelope->agent_id));
-    protobuf_string(&writer, RECORD_PIPELINE_ID, text_of_string(envelope->pipeline_id));
+    put_id(&writer, RECORD_TASK_ID, envelope->task_id);
+    put_id(&writer, RECORD_AGENT_ID, envelope->agent_id);
+    put_id(&writer, RECORD_PIPELINE_ID, envelope->pipeline_id);
     encoder->protobuf_head_len = (uint32_t)(writer.at - encoder->protobuf_head);
     return OTUS_OK;
 }
@@ -78,7 +90,7 @@ static void put_head(struct protobuf_writer *writer, const struct otus_encoder *
         return;
     memcpy(writer->at, encoder->protobuf_head, encoder->protobuf_head_len);
     writer->at += encoder->protobuf_head_len;
-    protobuf_tag(writer, RECORD_TIMESTAMP_NS, PROTOBUF_WIRE_FIXED64);
+    writer->at = protobuf_tag(writer->at, RECORD_TIMESTAMP_NS, PROTOBUF_WIRE_FIXED64);
     for (int shift = 0; shift < 64; shift += 8)
         *writer->at++ = (uint8_t)(ts_ns >> shift);
 }
@@ -97,10 +109,10 @@ static void put_vlans(struct protobuf_writer *writer, const struct otus_packet_m
     uint32_t num = meta->num_vlans < OTUS_MAX_VLANS ? meta->num_vlans : OTUS_MAX_VLANS;
     if (OTUS_LIKELY(num == 0))
         return;
-    uint8_t *start = protobuf_begin(writer, RECORD_VLANS);
+    uint8_t *start = protobuf_begin(writer, RECORD_VLANS, 1);
     for (uint32_t i = 0; i < num && protobuf_fits(writer, 0); i++)
-        writer->at += protobuf_varint(writer->at, meta->vlans[i]);
-    protobuf_finish(writer, start);
+        writer->at = protobuf_varint(writer->at, meta->vlans[i]);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_network(struct protobuf_writer *writer, const struct otus_packet_meta *meta)
@@ -118,7 +130,7 @@ static void put_network(struct protobuf_writer *writer, const struct otus_packet
 static void put_tunnel(struct protobuf_writer *writer, const struct otus_tunnel *tunnel)
 {
     enum { KIND = 1, KEY, SRC_IP, DST_IP, SRC_PORT, DST_PORT, VERSION };
-    uint8_t *start = protobuf_begin(writer, RECORD_TUNNELS);
+    uint8_t *start = protobuf_begin(writer, RECORD_TUNNELS, 1);
     protobuf_name(writer, KIND, otus_tunnel_kind_name(tunnel->kind));
     if (tunnel->flags & OTUS_TUNNEL_HAS_KEY)
         protobuf_put_number(writer, KEY, tunnel->key);
@@ -127,7 +139,7 @@ static void put_tunnel(struct protobuf_writer *writer, const struct otus_tunnel 
     protobuf_number(writer, SRC_PORT, tunnel->src_port);
     protobuf_number(writer, DST_PORT, tunnel->dst_port);
     protobuf_number(writer, VERSION, tunnel->version);
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_flags(struct protobuf_writer *writer, uint32_t flags)
@@ -140,7 +152,7 @@ static void put_flags(struct protobuf_writer *writer, uint32_t flags)
         {OTUS_PACKET_STREAM, "stream"},       {OTUS_PACKET_WEBSOCKET, "websocket"},
         {OTUS_PACKET_OUTGOING, "outgoing"},
     };
-    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+    for (size_t i = 0; flags != 0 && i < sizeof names / sizeof names[0]; i++) {
         if (flags & names[i].flag)
             protobuf_name(writer, RECORD_FLAGS, names[i].name);
     }
@@ -150,17 +162,15 @@ static void put_labels(struct protobuf_writer *writer, const struct otus_encoder
                        const struct otus_label_set *labels)
 {
     for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++) {
-        uint64_t left = labels->present[word];
-        while (left != 0) {
+        uint64_t left = labels->present[word] & encoder->named[word];
+        for (; left != 0; left &= left - 1) {
             uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
-            left &= left - 1;
             const struct encoder_label *label = &encoder->labels[id];
-            if (label->json_len == 0)
-                continue;
-            uint8_t *start = protobuf_begin(writer, RECORD_LABELS);
-            protobuf_put_octets(writer, MAP_KEY, label->json + 1, label->name_len);
+            struct otus_slice name = {label->json + 1, label->name_len};
+            uint8_t *start = protobuf_begin(writer, RECORD_LABELS, 1);
+            protobuf_put_string(writer, MAP_KEY, name);
             protobuf_put_string(writer, MAP_VALUE, labels->value[id]);
-            protobuf_finish(writer, start);
+            protobuf_finish(writer, start, 1);
         }
     }
 }
@@ -168,7 +178,7 @@ static void put_labels(struct protobuf_writer *writer, const struct otus_encoder
 static void put_rtp(struct protobuf_writer *writer, const struct otus_rtp_header *rtp)
 {
     enum { SSRC = 1, SEQUENCE, TIMESTAMP, PAYLOAD_TYPE, MARKER, NUM_CSRC, HAS_EXTENSION, LEN };
-    uint8_t *start = protobuf_begin(writer, RECORD_RTP);
+    uint8_t *start = protobuf_begin(writer, RECORD_RTP, 1);
     protobuf_number(writer, SSRC, rtp->ssrc);
     protobuf_number(writer, SEQUENCE, rtp->sequence);
     protobuf_number(writer, TIMESTAMP, rtp->timestamp);
@@ -177,18 +187,18 @@ static void put_rtp(struct protobuf_writer *writer, const struct otus_rtp_header
     protobuf_number(writer, NUM_CSRC, rtp->num_csrc);
     protobuf_number(writer, HAS_EXTENSION, rtp->has_extension);
     protobuf_number(writer, LEN, rtp->payload.len);
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_rtcp(struct protobuf_writer *writer, const struct otus_rtcp_header *rtcp)
 {
     enum { SSRC = 1, PACKET_TYPE, COUNT, NUM_PACKETS };
-    uint8_t *start = protobuf_begin(writer, RECORD_RTCP);
+    uint8_t *start = protobuf_begin(writer, RECORD_RTCP, 1);
     protobuf_number(writer, SSRC, rtcp->ssrc);
     protobuf_number(writer, PACKET_TYPE, rtcp->packet_type);
     protobuf_number(writer, COUNT, rtcp->count);
     protobuf_number(writer, NUM_PACKETS, rtcp->num_packets);
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_payload(struct protobuf_writer *writer, const struct otus_encode_input *input)
@@ -198,15 +208,16 @@ static void put_payload(struct protobuf_writer *writer, const struct otus_encode
     else
         protobuf_name(writer, RECORD_PAYLOAD_TYPE, encode_payload_type_name(input->payload_type));
     if (input->sip != NULL) {
-        uint8_t *start = protobuf_begin(writer, RECORD_SIP);
+        /* 128 octets to 16 KiB, mostly. */
+        uint8_t *start = protobuf_begin(writer, RECORD_SIP, 2);
         protobuf_sip_fields(writer, input->sip);
-        protobuf_finish(writer, start);
+        protobuf_finish(writer, start, 2);
     } else if (input->rtp != NULL) {
         put_rtp(writer, input->rtp);
     } else if (input->rtcp != NULL) {
         put_rtcp(writer, input->rtcp);
     } else if (input->payload_json.len != 0) {
-        protobuf_string(writer, RECORD_PAYLOAD_JSON, input->payload_json);
+        protobuf_put_repaired(writer, RECORD_PAYLOAD_JSON, input->payload_json);
     }
 }
 
@@ -233,7 +244,10 @@ enum otus_status otus_encode_protobuf(struct otus_arena *arena, struct otus_span
                                       struct otus_encoder *encoder,
                                       const struct otus_encode_input *input)
 {
-    struct protobuf_writer writer = {arena->base + arena->used, arena->base + arena->size, false};
+    if (OTUS_UNLIKELY(otus_arena_left(arena) < PROTOBUF_SLACK))
+        return OTUS_E_LIMIT;
+    struct protobuf_writer writer = {arena->base + arena->used,
+                                     arena->base + arena->size - PROTOBUF_SLACK, false};
     put_record(&writer, encoder, input);
     if (OTUS_UNLIKELY(writer.full))
         return OTUS_E_LIMIT;

@@ -15,33 +15,33 @@ static void put_address(struct protobuf_writer *writer, uint32_t field, const st
                         const struct otus_sip_address *address)
 {
     enum { DISPLAY_NAME = 1, URI, TAG, PARAMS };
-    uint8_t *start = protobuf_begin(writer, field);
+    uint8_t *start = protobuf_begin(writer, field, 1);
     protobuf_string(writer, DISPLAY_NAME, text_of(source, address->display_name));
     protobuf_string(writer, URI, text_of(source, address->uri));
     protobuf_string(writer, TAG, text_of(source, address->tag));
     protobuf_string(writer, PARAMS, text_of(source, address->params));
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_via(struct protobuf_writer *writer, uint32_t field, const struct source *source,
                     const struct otus_sip_via *via)
 {
     enum { TRANSPORT = 1, SENT_BY, BRANCH, RECEIVED, RPORT };
-    uint8_t *start = protobuf_begin(writer, field);
+    uint8_t *start = protobuf_begin(writer, field, 1);
     protobuf_string(writer, TRANSPORT, text_of(source, via->transport));
     protobuf_string(writer, SENT_BY, text_of(source, via->sent_by));
     protobuf_string(writer, BRANCH, text_of(source, via->branch));
     protobuf_string(writer, RECEIVED, text_of(source, via->received));
     if (via->has_rport)
         protobuf_put_string(writer, RPORT, text_of(source, via->rport));
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_folded(struct protobuf_writer *writer, uint32_t field, struct otus_slice value)
 {
     struct otus_cursor left = otus_cursor_of(value.at, value.len);
     struct otus_cursor line;
-    uint8_t *start = protobuf_begin(writer, field);
+    uint8_t *start = protobuf_begin(writer, field, 1);
     bool first = true;
     while (encode_next_line(&left, &line)) {
         if (!first)
@@ -49,42 +49,45 @@ static void put_folded(struct protobuf_writer *writer, uint32_t field, struct ot
         first = false;
         protobuf_put_text(writer, line.at, (uint32_t)otus_cursor_left(&line));
     }
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_header(struct protobuf_writer *writer, uint32_t field, const struct source *source,
                        const struct otus_sip_header *header)
 {
     enum { NAME = 1, VALUE };
-    static const char *const names[OTUS_SIP_NUM_HEADER_IDS] = {
-#define HEADER_NAME(id, name, compact) [OTUS_SIP_HEADER_##id] = (name),
+    static const struct {
+        uint8_t text[31]; /* with room for a last step */
+        uint8_t len;
+    } names[OTUS_SIP_NUM_HEADER_IDS] = {
+#define HEADER_NAME(id, name, compact) [OTUS_SIP_HEADER_##id] = {name, sizeof(name) - 1},
         OTUS_SIP_HEADERS(HEADER_NAME)
 #undef HEADER_NAME
     };
-    uint8_t *start = protobuf_begin(writer, field);
-    if (header->id < OTUS_SIP_NUM_HEADER_IDS && names[header->id] != NULL)
-        protobuf_name(writer, NAME, names[header->id]);
-    else
-        protobuf_string(writer, NAME, text_of(source, header->name));
+    uint8_t *start = protobuf_begin(writer, field, 1);
+    struct otus_slice name = text_of(source, header->name);
+    if (OTUS_LIKELY(header->id != OTUS_SIP_HEADER_OTHER && header->id < OTUS_SIP_NUM_HEADER_IDS))
+        name = (struct otus_slice){names[header->id].text, names[header->id].len};
+    protobuf_string(writer, NAME, name);
     if (header->folded)
         put_folded(writer, VALUE, text_of(source, header->value));
     else
         protobuf_string(writer, VALUE, text_of(source, header->value));
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_codec(struct protobuf_writer *writer, uint32_t field, const struct source *source,
                       const struct otus_sdp_codec *codec, bool rtp)
 {
     enum { PAYLOAD_TYPE = 1, ENCODING };
-    uint8_t *start = protobuf_begin(writer, field);
+    uint8_t *start = protobuf_begin(writer, field, 1);
     protobuf_number(writer, PAYLOAD_TYPE, codec->payload_type);
     struct otus_slice encoding = text_of(source, codec->encoding);
     if (encoding.len != 0)
         protobuf_string(writer, ENCODING, encoding);
     else if (rtp && encode_static_codec(codec->payload_type)[0] != '\0')
         protobuf_name(writer, ENCODING, encode_static_codec(codec->payload_type));
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_media(struct protobuf_writer *writer, uint32_t field, const struct source *source,
@@ -106,7 +109,7 @@ static void put_media(struct protobuf_writer *writer, uint32_t field, const stru
     };
     struct otus_slice protocol = text_of(source, media->protocol);
     bool rtp = encode_carries_rtp(protocol.at, protocol.len);
-    uint8_t *start = protobuf_begin(writer, field);
+    uint8_t *start = protobuf_begin(writer, field, 1);
     protobuf_string(writer, MEDIA, text_of(source, media->media));
     protobuf_number(writer, PORT, media->port);
     if (media->num_ports > 1)
@@ -128,7 +131,7 @@ static void put_media(struct protobuf_writer *writer, uint32_t field, const stru
         if (index < OTUS_SDP_MAX_CANDIDATES)
             protobuf_put_string(writer, CANDIDATES, text_of(source, sdp->candidates[index]));
     }
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 1);
 }
 
 static void put_bundle(struct protobuf_writer *writer, uint32_t field, struct otus_slice mids)
@@ -145,7 +148,7 @@ static void put_sdp(struct protobuf_writer *writer, uint32_t field, const struct
                     const struct otus_sdp *sdp)
 {
     enum { ORIGIN = 1, SESSION_NAME, ADDRESS, BUNDLE, MEDIA, TRUNCATED };
-    uint8_t *start = protobuf_begin(writer, field);
+    uint8_t *start = protobuf_begin(writer, field, 2);
     protobuf_string(writer, ORIGIN, text_of(source, sdp->origin));
     protobuf_string(writer, SESSION_NAME, text_of(source, sdp->session_name));
     protobuf_string(writer, ADDRESS, text_of(source, sdp->address));
@@ -153,7 +156,7 @@ static void put_sdp(struct protobuf_writer *writer, uint32_t field, const struct
     for (uint32_t i = 0; i < sdp->num_media && i < OTUS_SDP_MAX_MEDIA; i++)
         put_media(writer, MEDIA, source, sdp, &sdp->media[i]);
     protobuf_number(writer, TRUNCATED, sdp->truncated);
-    protobuf_finish(writer, start);
+    protobuf_finish(writer, start, 2);
 }
 
 /* Field numbers of message Sip. */
@@ -235,6 +238,8 @@ void protobuf_sip_fields(struct protobuf_writer *writer, const struct otus_sip_m
             protobuf_name(writer, SIP_OFFER_ANSWER, role);
         put_sdp(writer, SIP_SDP, &source, message->sdp);
     }
+    if (OTUS_LIKELY(message->anomalies == 0))
+        return;
     for (uint32_t id = 0; id < OTUS_SIP_NUM_ANOMALIES; id++) {
         if ((message->anomalies >> id) & 1)
             protobuf_name(writer, SIP_ANOMALIES, encode_anomaly_name(id));

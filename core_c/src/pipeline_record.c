@@ -65,9 +65,12 @@ static uint8_t *write_word(struct otus_label_set *set, struct otus_arena *arena,
             !place_elsewhere(arena, &place, *value))
             return NULL;
         value->at = base + place.off;
-        struct otus_label label = {id, place.off, place.len};
-        memcpy(at, &label, sizeof label); /* the arena is not aligned */
-        at += sizeof label;
+        /* A struct otus_label, member by member: the arena is not aligned, and a copy
+         * of a whole one waits for its members to be stored. */
+        memcpy(at + offsetof(struct otus_label, id), &id, sizeof id);
+        memcpy(at + offsetof(struct otus_label, off), &place.off, sizeof place.off);
+        memcpy(at + offsetof(struct otus_label, len), &place.len, sizeof place.len);
+        at += sizeof(struct otus_label);
     }
     return at;
 }

@@ -62,7 +62,7 @@ uint32_t otus_text_i64(uint8_t *out, int64_t value); /* OTUS_TEXT_U64 holds it *
 /* Every octet of an IPv4 address with the dot behind it. */
 struct otus_text_octet {
     char digits[4];
-    uint8_t len;
+    uint32_t len;
 };
 __attribute__((visibility("hidden"))) extern const struct otus_text_octet otus_text_octets[256];
 

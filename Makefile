@@ -66,7 +66,8 @@ elif (( $${#missing[@]} )); then \
 	$(become_root); \
 	if (( $${#as_root[@]} )); then \
 		"$${as_root[@]}" $(APT_GET) update || echo "otus: apt-get update failed; trying with the lists there are"; \
-		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive $(APT_GET) install "$${missing[@]}"; \
+		echo "otus: installing $${missing[*]}"; \
+		"$${as_root[@]}" DEBIAN_FRONTEND=noninteractive $(APT_GET) install "$${missing[@]}" >/dev/null; \
 	else echo "otus: please install as root: apt-get install $${missing[*]}"; fi; \
 fi
 @mkdir -p $(STAMPS) && touch $@

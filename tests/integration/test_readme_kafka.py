@@ -21,6 +21,7 @@ TOPIC = "otus-sip-data"
 
 @pytest.mark.root
 @pytest.mark.kafka
+@pytest.mark.timeout(400)
 def test_a_fleet_of_one_as_readme_tells(
     root: Path, tmp_path: Path, broker: Broker, network_namespaces: None
 ) -> None:
@@ -39,7 +40,7 @@ def test_a_fleet_of_one_as_readme_tells(
         def run(commands: str) -> str:
             done = subprocess.run(
                 hosts.inside(hosts.callee, "bash", "-euxo", "pipefail", "-c", commands),
-                cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=110,
+                cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=300,
             )  # fmt: skip
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
@@ -51,7 +52,7 @@ def test_a_fleet_of_one_as_readme_tells(
                 hosts.wait_for_capture(hosts.callee, sockets=2)
                 with hosts.answering():
                     sent = hosts.call(3)
-                messages = read(broker.bootstrap, TOPIC, sent, 60)
+                messages = read(broker.bootstrap, TOPIC, sent, 100)
                 told = run(f"{exports}otus fleet task status{after}")
             finally:
                 variables["OTUS_KAFKA__BROKERS"] = broker.bootstrap

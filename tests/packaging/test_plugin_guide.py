@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from frames import sip, udp, write_pcap
 from otus_sdk.testing import make_packet
 
@@ -22,6 +24,7 @@ def dns(flags: int) -> bytes:
     return b"\0\1" + flags.to_bytes(2) + b"\0\1" + bytes(6) + QUESTION
 
 
+@pytest.mark.timeout(400)
 def test_its_package_works_step_by_step(root: Path, tmp_path: Path) -> None:
     """The files of the guide, then its commands in order: the task reports SIP and DNS queries."""
     commands = ""
@@ -45,7 +48,7 @@ def test_its_package_works_step_by_step(root: Path, tmp_path: Path) -> None:
         # hatchling, which this environment has. Read otherwise, it is fetched.
         env={**os.environ, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
              "PIP_NO_BUILD_ISOLATION": "0", "COLUMNS": "200"},
-        capture_output=True, text=True, check=False, timeout=110,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"dns .*otus-dns 1\.0 .*DNS questions", done.stdout)

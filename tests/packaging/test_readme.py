@@ -43,13 +43,14 @@ def page(root: Path) -> Path:
     return root / "README.md"
 
 
+@pytest.mark.timeout(400)
 def test_commands_without_a_network(root: Path, page: Path, tmp_path: Path) -> None:
     """Each command of the plain blocks succeeds, in order, and tells of the bundled calls."""
     script = "".join(blocks(page))
     assert script.count("otus ") >= 5
     done = subprocess.run(
         ["bash", "-euxo", "pipefail", "-c", script],
-        cwd=root, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=110,
+        cwd=root, env=environment(tmp_path), capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('"sip.method":"INVITE"') == 3
@@ -63,6 +64,7 @@ def hosts(network_namespaces: None) -> Iterator[TwoHosts]:
 
 
 @pytest.mark.root
+@pytest.mark.timeout(400)
 def test_live_commands(root: Path, page: Path, hosts: TwoHosts, tmp_path: Path) -> None:
     """The foreground task captures real calls until Ctrl-C; then the daemon's life, in order."""
     foreground, daemon = blocks(page, "live")
@@ -70,7 +72,7 @@ def test_live_commands(root: Path, page: Path, hosts: TwoHosts, tmp_path: Path) 
     run_until_interrupted(root, variables, hosts, shlex.split(foreground.strip()), tmp_path)
     done = subprocess.run(
         hosts.inside(hosts.callee, "bash", "-euxo", "pipefail", "-c", daemon),
-        cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=110,
+        cwd=root, env=variables, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "sip-console" in done.stdout, done.stdout

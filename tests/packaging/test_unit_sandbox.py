@@ -116,6 +116,7 @@ def test_the_sandbox_holds(root: Path, sandbox: Path, what: str, code: str, work
 
 
 @pytest.mark.root
+@pytest.mark.timeout(400)
 def test_daemon_captures_reloads_and_stops_in_the_sandbox(
     root: Path, sandbox: Path, hosts: TwoHosts, tmp_path: Path
 ) -> None:
@@ -169,7 +170,7 @@ def test_daemon_captures_reloads_and_stops_in_the_sandbox(
             process.send_signal(signal.SIGHUP)
             wait_until(lambda: "reload" in log.read_text(), 60, "SIGHUP is taken")
             process.terminate()
-            assert process.wait(timeout=60) == 0
+            assert process.wait(timeout=120) == 0
         finally:
             process.kill()
             process.wait()

@@ -295,6 +295,7 @@ static bool parse_sent_protocol(struct otus_sip_via *via, struct otus_sip_text t
             at = otus_skip_space(octets, slash + 1, end);
         }
     }
+    at = otus_skip_space(octets, at, end); /* SLASH may have white space around it */
     uint32_t from = at;
     while (at < end && otus_sip_is_token_octet(octets[at]))
         at++;

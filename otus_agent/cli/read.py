@@ -20,6 +20,7 @@ from otus_agent.cli.options import Settings, common_options, pass_settings
 if TYPE_CHECKING:
     from otus_agent.cli.read_output import Output
     from otus_agent.task import Task
+    from otus_sdk.errors import ConfigurationInvalid
 
 __all__ = ["read"]
 
@@ -72,9 +73,9 @@ def read(
 ) -> None:
     """Tells what is in capture files: SIP messages, or calls.
 
-    Reads pcap and pcapng, plain or compressed with gzip or zstd; follows every
-    known tunnel and puts fragments and TCP streams together. `--output json`
-    gives one JSON object a line.
+    Reads pcap and pcapng, plain or compressed with gzip or zstd, `-` from standard
+    input; follows every known tunnel and puts fragments and TCP streams together.
+    `--output json` gives one JSON object a line.
     """
     from otus_agent.cli.read_output import make_output
     from otus_agent.logs import log_to_stderr
@@ -91,7 +92,8 @@ def read(
     failed: list[str] = []
     seen = _Seen()
     try:
-        for number, path in enumerate(files):
+        for number, name in enumerate(files):
+            path = "/dev/stdin" if name == "-" else name
             # A name that holds pattern characters is meant as it stands.
             config = _task(number, {**capture, "files": [path]}, selection, tcp_ports or TCP_PORTS)
             try:
@@ -112,11 +114,17 @@ def read(
 
 
 def _pairs(labels: tuple[str, ...]) -> dict[str, str]:
+    from otus_agent.config.explaining import nearest
+    from otus_sdk.labels import BUILTIN_LABELS
+
     pairs: dict[str, str] = {}
     for label in labels:
         name, equals, value = label.partition("=")
         if not equals or not name:
             raise click.UsageError(f"--label {label}: must be NAME=VALUE")
+        if name.strip() not in BUILTIN_LABELS:
+            message = f"--label {label}: no such label{nearest(name, BUILTIN_LABELS)}"
+            raise click.UsageError(message.removesuffix("?"))
         pairs[name.strip()] = value
     return pairs
 
@@ -222,7 +230,7 @@ def _read_one(
     from otus_agent.config.task import TaskConfig
     from otus_agent.registry import PluginRegistry
     from otus_agent.task import Task, TaskEnvironment
-    from otus_sdk.errors import ConfigurationInvalid, OtusError, PluginNotFound
+    from otus_sdk.errors import ConfigurationInvalid, OtusError
     from otus_sdk.factory import PluginFactory, PluginKind
 
     reporter = _OutputReporter(output, selection, seen)
@@ -249,8 +257,8 @@ def _read_one(
 
     try:
         task = asyncio.run(main())
-    except (ConfigurationInvalid, PluginNotFound):
-        raise
+    except ConfigurationInvalid as error:
+        raise _about_options(error) from None
     except OtusError as error:
         raise CliError(error.message.removeprefix("task " + config["id"] + ": ")) from error
     if reporter.error is not None:
@@ -262,6 +270,21 @@ def _read_one(
     for worker in task.workers:
         if worker.cut:
             raise CliError(f"{path}: {worker.cut}")
+
+
+def _about_options(error: ConfigurationInvalid) -> ConfigurationInvalid:
+    """The problem with the task that the options make, told of the option."""
+    from otus_sdk.errors import ConfigurationInvalid
+
+    message = error.message.removeprefix("processor 'filter': ").removeprefix("task read-0: ")
+    for key, option in (
+        ("processors.0.config.keep_if: expression, ", "--filter: "),
+        ("expression, ", "--filter: "),
+        ("bpf_filter: ", "--bpf: "),
+    ):
+        if message.startswith(key):
+            return ConfigurationInvalid(option + message.removeprefix(key))
+    return error
 
 
 async def _show_progress(task: Task, path: str, size: int, stderr: TextIO) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 # Longer lists of what is known do not help.
-MAX_LISTED = 12
+MAX_LISTED = 16
 
 _SHAPES = {
     "bool_parsing": "must be true or false",

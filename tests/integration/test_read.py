@@ -104,7 +104,21 @@ def test_filter_expression_selects(capture: Path) -> None:
     out, _ = otus("read", "--filter", "sip.status_code >= 400", capture)
     assert [line for line in out.splitlines() if "486" in line] == out.splitlines()[1:]
     _, error = otus("read", "--filter", "sip.methd == 'X'", capture, code=5)
-    assert "sip.method" in error
+    assert error.startswith("otus: --filter: column 1: unknown field 'sip.methd'; did you mean")
+    _, error = otus("read", "--filter", "sip.method = 'X'", capture, code=5)
+    assert error == "otus: --filter: column 12: unexpected '=': comparison is '=='\n"
+    _, error = otus("read", "--bpf", "udp prt 5060", capture, code=5)
+    assert error.startswith('otus: --bpf: "udp prt 5060": ')
+
+
+def test_standard_input_is_a_file_named_dash(capture: Path) -> None:
+    """`tcpdump -w - | otus read -` needs no file between."""
+    out, _ = otus("read", capture)
+    with capture.open("rb") as stdin:
+        done = subprocess.run(
+            [*OTUS, "read", "-"], stdin=stdin, capture_output=True, timeout=60, check=True
+        )
+    assert done.stdout.decode() == out
 
 
 @pytest.mark.parametrize("suffix", ["gz", "zst"])
@@ -194,3 +208,5 @@ def test_usage_errors(capture: Path) -> None:
     """A label without a value is a usage error."""
     _, error = otus("read", "--label", "sip.method", capture, code=2)
     assert "NAME=VALUE" in error
+    _, error = otus("read", "--label", "sip.methd=INVITE", capture, code=2)
+    assert "--label sip.methd=INVITE: no such label, did you mean 'sip.method'" in error

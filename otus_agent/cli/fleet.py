@@ -224,7 +224,8 @@ def _rows(outcome: Outcome, tell: Callable[[Any], str]) -> list[tuple[str, str, 
     """Failures first: among many agents they are what one looks for."""
     rows = [(name, "no answer", "") for name in outcome.missing]
     for name in outcome.failed:
-        error = outcome.answers[name].get("error") or {}
+        error = outcome.answers[name].get("error")
+        error = error if isinstance(error, dict) else {}
         rows.append((name, str(error.get("code", "error")), str(error.get("message", ""))))
     for name in sorted(set(outcome.answers) - set(outcome.failed)):
         answer = outcome.answers[name]
@@ -236,7 +237,13 @@ def _rows(outcome: Outcome, tell: Callable[[Any], str]) -> list[tuple[str, str, 
 def _told(result: Any, tell: Callable[[Any], str]) -> str:
     try:
         return tell(result)[:_MAX_CELL]
-    except (LookupError, TypeError, AttributeError):  # an agent of another version
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+    ):  # an agent of another version
         return json.dumps(result, ensure_ascii=False)[:_MAX_CELL]
 
 
@@ -302,13 +309,12 @@ def list_agents(settings: Settings, target: str, since: str, brokers: str | None
 
 
 def _show_agents(views: list[AgentView]) -> None:
-    from otus_agent.kafka.fleet import seen_text, task_rows
+    from otus_agent.kafka.fleet import seen_text
 
     now = time.time()
     rows = []
     for view in views:
-        tasks = task_rows(view)
-        running = sum(task.get("state") == "running" for task in tasks)
+        running = sum(task.get("state") == "running" for task in view.tasks)
         rows.append(
             (
                 view.agent_id,
@@ -316,8 +322,8 @@ def _show_agents(views: list[AgentView]) -> None:
                 seen_text(view.last_seen, now),
                 ",".join(f"{name}={value}" for name, value in sorted(view.tags.items())),
                 view.heartbeat.get("agent_version", ""),
-                duration(float(view.heartbeat.get("uptime_s") or 0)),
-                f"{running}/{len(tasks)}",
+                duration(view.seconds("uptime_s")),
+                f"{running}/{len(view.tasks)}",
             )
         )
     columns = ["AGENT", "STATE", "SEEN", "TAGS", "VERSION", "UP", "#TASKS"]

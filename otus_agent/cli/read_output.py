@@ -10,10 +10,10 @@ from typing import Any, Protocol, TextIO
 
 import orjson
 
+from otus_agent.cli.render import printable
+
 __all__ = ["Call", "Calls", "Output", "make_output"]
 
-# What comes from the network must not move the cursor or forge a line.
-_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029], "\ufffd")
 _MESSAGE_COLUMNS = (("TIME", 26), ("SOURCE", 21), ("DESTINATION", 21), ("MESSAGE", 24),
                     ("CSEQ", 14), ("CALL-ID", 36), ("FROM", 30), ("TO", 0))  # fmt: skip
 _CALL_COLUMNS = (("START", 26), ("DURATION", 9), ("RESULT", 14), ("MESSAGES", 8), ("CALL-ID", 36),
@@ -47,11 +47,6 @@ def make_output(form: str, stream: TextIO, *, calls: bool) -> Output:
     if form == "yaml":
         return YamlMessages(stream)
     return MessageTable(stream)
-
-
-def printable(text: str) -> str:
-    """The text with control characters replaced."""
-    return text.translate(_CONTROL)
 
 
 def utc(ts_ns: int) -> str:

@@ -16,6 +16,9 @@ PIPE_WIDTH = 240
 # Columns of sentences; in all others a cell is one word that can be copied.
 WRAPPED = ("LAST ERROR", "DESCRIPTION", "MEANING", "WENT TO", "QUARANTINED", "FIX")
 
+# What comes from the network or from other hosts must not move the cursor or forge a line.
+_CONTROL = dict.fromkeys([*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029], "\ufffd")
+
 STATE_STYLES = {
     "running": "green",
     "starting": "cyan",
@@ -98,7 +101,12 @@ def _cell(column: str, value: Any) -> str:
 def _escaped(value: Any) -> str:
     from rich.markup import escape
 
-    return escape("" if value is None else str(value))
+    return escape("" if value is None else printable(str(value)))
+
+
+def printable(text: str) -> str:
+    """The text with control characters replaced."""
+    return text.translate(_CONTROL)
 
 
 def duration(seconds: float) -> str:

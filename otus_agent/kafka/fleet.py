@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,6 +26,8 @@ CLIENT_ID = "otus-fleet"
 MISSED_HEARTBEATS = 3
 DEFAULT_SINCE_S = 600.0
 _MAX_EVENT_OCTETS = 4 << 20
+_MAX_AGENT_ID = 128
+_LONG_S = 1e10
 
 
 class BrokersUnreachable(OtusError):
@@ -56,6 +58,18 @@ class AgentView:
         """Its tags."""
         tags = self.heartbeat.get("tags")
         return dict(tags) if isinstance(tags, dict) else {}
+
+    @property
+    def tasks(self) -> list[Mapping[str, Any]]:
+        """The tasks that its last heartbeat told of."""
+        tasks = self.heartbeat.get("tasks")
+        listed = tasks if isinstance(tasks, list) else []
+        return [task for task in listed if isinstance(task, dict)]
+
+    def seconds(self, name: str, default: float = 0.0) -> float:
+        """A time of its last heartbeat; the default where that holds something else."""
+        value = self.heartbeat.get(name)
+        return value if isinstance(value, int | float) and 0 <= value < _LONG_S else default
 
 
 @dataclass(slots=True)
@@ -148,7 +162,7 @@ class FleetClient:
                 _take_event(views, message)
         now = self._clock()
         for view in views.values():
-            interval = view.heartbeat.get("heartbeat_interval_s", self._kafka.heartbeat_interval)
+            interval = view.seconds("heartbeat_interval_s", self._kafka.heartbeat_interval)
             if view.state == "alive" and now - view.last_seen > MISSED_HEARTBEATS * interval:
                 view.state = "silent"
         return views
@@ -241,8 +255,8 @@ class FleetClient:
             answer = _json_object((await consumer.getone()).value)
             if answer is None or answer.get("request_id") != outcome.envelope["request_id"]:
                 continue
-            agent_id = answer.get("agent_id")
-            if isinstance(agent_id, str):
+            agent_id = _agent_id(answer)
+            if agent_id:
                 outcome.answers.setdefault(agent_id, answer)
                 if progress is not None:
                     progress(outcome)
@@ -299,9 +313,10 @@ async def _until(
 
 def _take_event(views: dict[str, AgentView], message: ConsumerRecord) -> None:
     event = _json_object(message.value)
-    if event is None or not isinstance(event.get("agent_id"), str):
+    agent_id = _agent_id(event or {})
+    if event is None or not agent_id:
         return
-    agent_id, kind = event["agent_id"], event.get("type")
+    kind = event.get("type")
     seen = message.timestamp / 1000
     view = views.setdefault(agent_id, AgentView(agent_id, "alive", seen))
     if seen < view.last_seen:
@@ -323,15 +338,14 @@ def _json_object(value: bytes | None) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+def _agent_id(message: Mapping[str, Any]) -> str:
+    agent_id = message.get("agent_id")
+    return agent_id if isinstance(agent_id, str) and len(agent_id) <= _MAX_AGENT_ID else ""
+
+
 def seen_text(moment: float, now: float) -> str:
     """How long ago something was, for tables."""
     age = max(0, int(now - moment))
     if age < 120:
         return f"{age} s ago"
     return datetime.fromtimestamp(moment).astimezone().isoformat(timespec="seconds")
-
-
-def task_rows(view: AgentView) -> Sequence[Mapping[str, Any]]:
-    """The tasks that the last heartbeat told of."""
-    tasks = view.heartbeat.get("tasks")
-    return [task for task in tasks if isinstance(task, dict)] if isinstance(tasks, list) else []

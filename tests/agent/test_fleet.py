@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from otus_agent.cli.fleet import _show_agents, _show_outcome
 from otus_agent.config.kafka import KafkaConfig
 from otus_agent.kafka.fleet import AgentView, FleetClient, Outcome, _json_object, _take_event
 
@@ -109,3 +112,36 @@ def test_events_make_a_view_of_an_agent() -> None:
 def test_what_else_stands_in_a_topic_is_passed_over(value: bytes | None) -> None:
     """Other writers' messages are not events, and no fault."""
     assert _json_object(value) is None
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.just("\x1b]0;title\x07\n"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(max_size=4), inner),
+    max_leaves=5,
+)
+
+
+@settings(
+    deadline=None,
+    max_examples=25,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.dictionaries(
+        st.sampled_from(["tags", "uptime_s", "heartbeat_interval_s", "tasks", "agent_version"]),
+        _ANYTHING,
+    ),
+    st.dictionaries(st.sampled_from(["status", "error", "result", "duplicate"]), _ANYTHING),
+)
+def test_no_agent_can_break_the_operators_terminal(
+    capsys: pytest.CaptureFixture[str], heartbeat: dict[str, Any], answer: dict[str, Any]
+) -> None:
+    """Whatever an event or an answer holds is shown, and nothing of it steers the terminal."""
+    views: dict[str, AgentView] = {}
+    event = {**heartbeat, "agent_id": "\x1b[2Ja", "type": "heartbeat"}
+    _take_event(views, Message(json.dumps(event).encode()))  # type: ignore[arg-type]
+    _show_agents(list(views.values()))
+    given_up = Outcome({"request_id": "r"}, frozenset({"a"}), {"\x1b[2Ja": answer})
+    _show_outcome(given_up, "table", lambda row: f"{row['id']} {row['uptime_s'] < 10}")
+    assert "\x1b]" not in (shown := capsys.readouterr().out)
+    assert "\x1b[2J" not in shown

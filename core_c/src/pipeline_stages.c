@@ -5,6 +5,7 @@
 #include "pipeline_internal.h"
 
 enum { IP_UDP = 17, IP_TCP = 6, IP_SCTP = 132 };
+enum { RTCP_SR = 200, RTCP_APP = 204 };
 
 #define SLICE(literal)                                                                             \
     (struct otus_slice)                                                                            \
@@ -131,6 +132,15 @@ static bool parse_rtp_header(struct otus_pipeline *pipeline, struct otus_work *w
     return work->rtp_ready;
 }
 
+/* Which of the two it is: the octets say more than the description. A port pair is what a
+ * sender guesses who was told nothing (RFC 3550 11), and RTCP comes to the port of RTP from
+ * those who multiplex unasked: there only as SR to APP, which RFC 3551 6 keeps free. */
+static bool is_rtcp_there(uint8_t kind, struct otus_slice payload)
+{
+    return otus_rtp_is_rtcp(payload.at, payload.len) &&
+           (kind != OTUS_FLOW_RTP || (payload.at[1] >= RTCP_SR && payload.at[1] <= RTCP_APP));
+}
+
 static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, uint32_t index,
                       struct otus_tally *tally)
 {
@@ -140,9 +150,7 @@ static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, ui
         return;
     if (!find_flow(pipeline, work->meta))
         return;
-    bool is_rtcp = pipeline->flow.kind == OTUS_FLOW_RTCP ||
-                   (pipeline->flow.kind == OTUS_FLOW_RTP_RTCP_MUX &&
-                    otus_rtp_is_rtcp(work->payload.at, work->payload.len));
+    bool is_rtcp = is_rtcp_there(pipeline->flow.kind, work->payload);
     if (!parse_rtp_header(pipeline, work, is_rtcp)) {
         work->state = OTUS_RECORD_DROPPED;
         otus_tally_add(tally, OTUS_COUNT_PARSE_ERROR_RTP);

@@ -258,6 +258,8 @@ static bool read_line(struct sdp_reader *reader, struct otus_span line)
     if (line.len < 2 || octets[line.off + 1] != '=')
         return false;
     struct otus_span value = behind(line, 2);
+    if (octets[line.off] != 's') /* at the end white space belongs to text alone; some add it */
+        value.len = otus_trim_space(octets, value.off, value.off + value.len) - value.off;
     switch (octets[line.off]) {
     case 'o':
         reader->sdp->origin = value;

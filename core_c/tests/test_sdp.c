@@ -99,6 +99,21 @@ static void test_plain(void)
     CHECK_EQ(sdp.media[1].direction, OTUS_SDP_SENDRECV);
 }
 
+/* White space at the end of a line is no part of an attribute, a format or an address. */
+static void test_trailing_space(void)
+{
+    static const char text[] = "v=0 \r\ns= \r\nc=IN IP4 192.0.2.1 \r\nm=audio 4000 RTP/AVP 0 8 \r\n"
+                               "a=rtpmap:8 PCMA/8000\t\r\na=sendonly \r\na=rtcp-mux\r\r\n";
+    parse(text);
+    CHECK(!sdp.bad);
+    CHECK_SPAN(text, sdp.session_name, " ");
+    CHECK_SPAN(text, sdp.address, "192.0.2.1");
+    CHECK_EQ(sdp.num_codecs, 2);
+    CHECK_SPAN(text, sdp.codecs[1].encoding, "PCMA/8000");
+    CHECK_EQ(sdp.media[0].direction, OTUS_SDP_SENDONLY);
+    CHECK(sdp.media[0].rtcp_mux);
+}
+
 /* Lines that can't be read are told, and those around them are read. */
 static void test_bad(void)
 {
@@ -204,6 +219,7 @@ int main(void)
 {
     test_webrtc();
     test_plain();
+    test_trailing_space();
     test_bad();
     test_limits();
     test_inside();

@@ -124,6 +124,23 @@ def test_media_of_a_forked_call() -> None:
     assert len(flows) == 0
 
 
+def test_rtp_and_rtcp_are_told_by_their_octets() -> None:
+    """Whatever the description made of the port: SR on the RTP port, RTP on the RTCP port."""
+    far = ("203.0.113.9", 9)
+    report = struct.pack("!BBHIQIII", 0x80, 200, 6, 0xCAFE, 0, 0, 0, 0)
+    address, port = CALLER
+    frames = [
+        udp(sip(body=sdp(CALLER))),
+        rtp(far, CALLER),
+        udp(report, far, CALLER),
+        udp(report, far, (address, port + 1)),
+        rtp(far, (address, port + 1)),
+    ]
+    packets = run(frames)
+    assert [packet.payload_type for packet in packets[1:]] == ["rtp", "rtcp", "rtcp", "rtp"]
+    assert packets[2].labels["rtcp.packet_type"] == "200"
+
+
 def test_media_of_a_refused_reinvite_goes_on() -> None:
     """A re-INVITE that is refused leaves the session as it was, RFC 3261 14.1."""
     reinvite = sip(body=sdp(CALLER), cseq=2).replace(

@@ -97,7 +97,12 @@ static inline struct otus_slice otus_cursor_rest(const struct otus_cursor *curso
 enum otus_layer otus_decode_link(struct otus_walk *walk, uint16_t link_type);
 enum otus_layer otus_decode_ethernet(struct otus_walk *walk);
 enum otus_layer otus_decode_ethertype(struct otus_walk *walk);
+enum otus_layer otus_decode_llc(struct otus_walk *walk);
+enum otus_layer otus_decode_snap(struct otus_walk *walk); /* from the OUI on */
 OTUS_MUST_CHECK bool otus_walk_push_vlan(struct otus_walk *walk, uint16_t tci);
+
+/* decode_link_other.c: those that decode_link.c does not know */
+enum otus_layer otus_decode_other_link(struct otus_walk *walk, uint16_t link_type);
 
 /* decode_label.c */
 /* Whether an Ethernet header that leads to IP is plausible off octets ahead: a

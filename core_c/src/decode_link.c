@@ -32,22 +32,26 @@ bool otus_walk_push_vlan(struct otus_walk *walk, uint16_t tci)
     return true;
 }
 
-/* IEEE 802.2: IP by its own SAP (RFC 948), or by an ethertype in SNAP, of the OUI
- * of RFC 1042 or of that of bridges that translated it (IEEE 802.1H). */
-static enum otus_layer decode_llc(struct otus_walk *walk)
+/* An ethertype behind the OUI of RFC 1042, or of bridges that translated that
+ * one (IEEE 802.1H). */
+enum otus_layer otus_decode_snap(struct otus_walk *walk)
 {
-    static const uint8_t ip[3] = {0x06, 0x06, 0x03};
-    static const uint8_t snap[5] = {0xaa, 0xaa, 0x03, 0, 0};
+    const uint8_t *snap = otus_cursor_header(&walk->at, 5);
+    if (snap == NULL || snap[0] != 0 || snap[1] != 0 || (snap[2] != 0 && snap[2] != 0xf8))
+        return OTUS_LAYER_NON_IP;
+    walk->ethertype = otus_load_be16(snap + 3);
+    return walk->ethertype >= ETHERTYPE_MIN ? OTUS_LAYER_ETHERTYPE : OTUS_LAYER_NON_IP;
+}
+
+/* IEEE 802.2: IP by its own SAP (RFC 948), or in SNAP. */
+enum otus_layer otus_decode_llc(struct otus_walk *walk)
+{
     const uint8_t *llc = otus_cursor_header(&walk->at, 3);
     if (llc == NULL)
         return OTUS_LAYER_NON_IP;
-    if (memcmp(llc, ip, sizeof ip) == 0)
+    if (memcmp(llc, "\x06\x06\x03", 3) == 0)
         return OTUS_LAYER_IPV4;
-    if (!otus_cursor_skip(&walk->at, 5) || memcmp(llc, snap, sizeof snap) != 0 ||
-        (llc[5] != 0 && llc[5] != 0xf8))
-        return OTUS_LAYER_NON_IP;
-    walk->ethertype = otus_load_be16(llc + 6);
-    return walk->ethertype >= ETHERTYPE_MIN ? OTUS_LAYER_ETHERTYPE : OTUS_LAYER_NON_IP;
+    return memcmp(llc, "\xaa\xaa\x03", 3) == 0 ? otus_decode_snap(walk) : OTUS_LAYER_NON_IP;
 }
 
 static enum otus_layer decode_vlan(struct otus_walk *walk)
@@ -124,7 +128,7 @@ enum otus_layer otus_decode_ethertype(struct otus_walk *walk)
         if (walk->ethertype >= ETHERTYPE_MIN)
             return OTUS_LAYER_NON_IP;
         otus_cursor_cut(&walk->at, walk->ethertype);
-        return decode_llc(walk);
+        return otus_decode_llc(walk);
     }
 }
 
@@ -151,7 +155,7 @@ static enum otus_layer decode_cooked_protocol(struct otus_walk *walk, uint16_t p
     if (protocol == ETH_P_ALL)
         return OTUS_LAYER_ETHERNET;
     if (protocol == ETH_P_802_2)
-        return decode_llc(walk);
+        return otus_decode_llc(walk);
     return protocol < ETHERTYPE_MIN ? OTUS_LAYER_NON_IP : OTUS_LAYER_ETHERTYPE;
 }
 
@@ -242,6 +246,6 @@ enum otus_layer otus_decode_link(struct otus_walk *walk, uint16_t link_type)
     case OTUS_LINK_C_HDLC:
         return decode_hdlc(walk);
     default:
-        return otus_walk_fail(walk, OTUS_COUNT_LINK_UNSUPPORTED);
+        return otus_decode_other_link(walk, link_type);
     }
 }

@@ -64,6 +64,28 @@ static void test_link_types(void)
     check_fails(OTUS_LINK_LINUX_SLL2, "0800", OTUS_COUNT_FRAME_TOO_SHORT);
 }
 
+static void test_link_types_that_are_rare(void)
+{
+    /* Frame Relay: NLPID of IPv4, padding and IPv6, SNAP, Cisco's; an address of four octets */
+    check_hello(OTUS_LINK_FRAME_RELAY, "1841 03 cc" INNER_IPV4, 4);
+    check_hello(OTUS_LINK_FRAME_RELAY, "1841 03 00 8e" INNER_IPV6, 6);
+    check_hello(OTUS_LINK_FRAME_RELAY, "18400001 03 80 000000 0800" INNER_IPV4, 4);
+    check_hello(OTUS_LINK_FRAME_RELAY, "1841 0800" INNER_IPV4, 4);
+    check_fails(OTUS_LINK_FRAME_RELAY, "1841 03 82 00", OTUS_COUNT_NON_IP); /* ES-IS */
+    check_fails(OTUS_LINK_FRAME_RELAY, "18404040 4001 03 cc", OTUS_COUNT_NON_IP);
+    check_fails(OTUS_LINK_FRAME_RELAY, "1841 03", OTUS_COUNT_FRAME_TOO_SHORT);
+    check_hello(OTUS_LINK_FDDI, "50" MACS "aaaa03000000 0800" INNER_IPV4, 4);
+    check_fails(OTUS_LINK_FDDI, "c1" MACS "aaaa03000000 0800" INNER_IPV4, OTUS_COUNT_NON_IP);
+    check_hello(OTUS_LINK_ATM_RFC1483, "aaaa03000000 86dd" INNER_IPV6, 6);
+    /* netfilter: a prefix of one octet, padded, then the packet; in either order */
+    check_hello(OTUS_LINK_NFLOG, "02 00 0000 0500 0a00 00 000000 2500 0900" INNER_IPV4 "000000", 4);
+    check_hello(OTUS_LINK_NFLOG, "0a 00 0000 0005 000a 00 000000 0039 0009" INNER_IPV6 "000000", 6);
+    check_fails(OTUS_LINK_NFLOG, "02 00 0000 0500 0a00 00 000000", OTUS_COUNT_NON_IP);
+    check_fails(OTUS_LINK_NFLOG, "02 00 0000 0300 0a00 00 000000", OTUS_COUNT_NON_IP);
+    check_fails(OTUS_LINK_NFLOG, "02 00", OTUS_COUNT_FRAME_TOO_SHORT);
+    check_fails(147, INNER_IPV4, OTUS_COUNT_LINK_UNSUPPORTED);
+}
+
 /* Trap: the family is in the capturing host's byte order, and every BSD has its own number. */
 static void test_loopback_families_in_both_byte_orders(void)
 {
@@ -279,6 +301,9 @@ static void test_every_truncation(void)
         {0, "02000000" INNER_IPV4},
         {9, "ff03 0021" INNER_IPV4},
         {50, "0f00 0800" INNER_IPV4},
+        {10, "50" MACS "aaaa03000000 0800" INNER_IPV4},
+        {107, "18400001 03 80 000000 0800" INNER_IPV4},
+        {239, "02 00 0000 0500 0a00 00 000000 2500 0900" INNER_IPV4 "000000"},
         {113, SLL("0004") "0800" INNER_IPV4},
         {276, "0800" SLL2("04") INNER_IPV4},
     };
@@ -296,6 +321,7 @@ static void test_every_truncation(void)
 int main(void)
 {
     test_link_types();
+    test_link_types_that_are_rare();
     test_loopback_families_in_both_byte_orders();
     test_cooked_direction_and_interface();
     test_vlan_tags_of_every_kind();

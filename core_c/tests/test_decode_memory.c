@@ -55,6 +55,8 @@ static void test_free(void *memory)
 #define otus_decode_ethernet memtest_decode_ethernet
 #define otus_decode_ethertype memtest_decode_ethertype
 #define otus_decode_link memtest_decode_link
+#define otus_decode_llc memtest_decode_llc
+#define otus_decode_snap memtest_decode_snap
 #define otus_walk_push_vlan memtest_walk_push_vlan
 #define otus_block_pool_open memtest_block_pool_open
 #define otus_block_pool_close memtest_block_pool_close

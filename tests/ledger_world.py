@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import socket
@@ -160,7 +161,8 @@ class VethWire:
     """A link between two namespaces of its own, with nothing on it but what is sent.
 
     Attributes:
-        arrived: Frames that the driver took to the other end, by its own count.
+        arrived: Frames that the driver handed to the other end, by its own count: of
+            those that the test sent all, but what was sent while the link was down.
     """
 
     live = True
@@ -169,7 +171,7 @@ class VethWire:
         self.hosts = hosts
         self.arrived = 0
         self._socket: socket.socket | None = None
-        self._lost = 0
+        self._handed_over = 0
         self._open()
 
     def begin(self) -> None:
@@ -183,35 +185,32 @@ class VethWire:
 
         self.close()
         self._socket = in_namespace(self.hosts.caller, raw_socket)
-        self._lost = self._driver_lost()
+        self._handed_over = self._driver_count()
 
     def close(self) -> None:
         """Lets the link go."""
         if self._socket is not None:
             self._socket.close()
 
-    def _driver_lost(self) -> int:
-        """What the sending end could not hand over, as /proc/net/dev has it (tx drop)."""
+    def _driver_count(self) -> int:
+        """What the sending end has handed over, as /proc/net/dev has it (transmit packets)."""
         command = self.hosts.inside(self.hosts.caller, "cat", "/proc/net/dev")
         listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         for line in listed.splitlines():
             name, _, figures = line.partition(":")
             if name.strip() == self.hosts.interface:
-                return int(figures.split()[11])
+                return int(figures.split()[9])
         raise AssertionError(f"no interface {self.hosts.interface}")
 
     def send(self, frames: Iterable[bytes]) -> None:
-        """Sends frames; what the kernel refuses has not been sent."""
+        """Sends frames, which get lost while the link is down."""
         assert self._socket is not None
         for frame in frames:
-            try:
+            with contextlib.suppress(OSError):
                 self._socket.send(frame)
-            except OSError:
-                continue
-            self.arrived += 1
-        lost = self._driver_lost()
-        self.arrived -= lost - self._lost
-        self._lost = lost
+        count = self._driver_count()
+        self.arrived += count - self._handed_over
+        self._handed_over = count
 
     def capture(self, pipelines: int, blocks: int) -> dict[str, Any]:
         """The capture section of a task on this wire."""

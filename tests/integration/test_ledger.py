@@ -41,7 +41,7 @@ from waiting import wait_until
 
 MAX_TASKS = 3
 REST_S = 60.0
-EXAMPLES = 8
+EXAMPLES = 10
 SAMPLES = {metric.name: metric.samples for metric in METRICS}
 
 decoders = st.fixed_dictionaries(
@@ -210,10 +210,13 @@ class LedgerMachine(RuleBasedStateMachine):
         exact = chosen["listed"] or not kernel_takes_part
         self.watched[name] = Watched(name, task, control, config, began, exact)
 
-    @rule(kind=st.sampled_from(sorted(KINDS)), count=st.integers(1, 40))
-    def send(self, kind: str, count: int) -> None:
-        self.story.append(f"send {count} {kind}")
-        self._send(self.traffic.make(kind, count))
+    @rule(
+        kinds=st.lists(st.sampled_from(sorted(KINDS)), min_size=2, max_size=8),
+        count=st.integers(1, 15),
+    )
+    def send(self, kinds: list[str], count: int) -> None:
+        self.story.append(f"send {count} of {kinds}")
+        self._send([frame for kind in kinds for frame in self.traffic.make(kind, count)])
 
     @rule(count=st.sampled_from([500, 3000]))
     def flood(self, count: int) -> None:

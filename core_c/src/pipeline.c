@@ -186,9 +186,13 @@ static bool batch_is_full(const struct otus_pipeline *pipeline)
     return batch->num_records == batch->max_records || batch->arena.used >= pipeline->ingest_limit;
 }
 
-static void count_too_large(struct otus_pipeline *pipeline, struct otus_tally *tally)
+/* A record that no batch has room for: dropped in the equation where it is. */
+static void count_too_large(struct otus_pipeline *pipeline, const struct otus_work *work,
+                            struct otus_tally *tally)
 {
-    otus_tally_add(tally, OTUS_COUNT_EMIT_TOO_LARGE);
+    bool waits_for_parser = work->state == OTUS_RECORD_OFFERED;
+    otus_tally_add(tally,
+                   waits_for_parser ? OTUS_COUNT_PARSE_TOO_LARGE : OTUS_COUNT_EMIT_TOO_LARGE);
     otus_tally_commit(&pipeline->counters, tally);
 }
 
@@ -220,7 +224,7 @@ static bool offer(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
         batch->arena = before;
         if (batch->num_records != 0)
             return false;
-        count_too_large(pipeline, &tally);
+        count_too_large(pipeline, &work, &tally);
         return true;
     }
     batch->num_records++;
@@ -404,7 +408,7 @@ static void resume_record(struct otus_pipeline *pipeline, struct otus_record *re
     }
     if (!room) {
         record->state = OTUS_RECORD_DROPPED;
-        count_too_large(pipeline, &tally);
+        count_too_large(pipeline, &work, &tally);
         return;
     }
     otus_tally_commit(&pipeline->counters, &tally);

@@ -200,6 +200,51 @@ static void test_too_large(void)
     free(file);
 }
 
+static void test_too_large_for_a_python_parser(void)
+{
+    check_about =
+        "what no batch can bring before a Python parser is a parse error, not an emit error";
+    static const struct otus_stage stages[] = {{.kind = OTUS_STAGE_PARSE_PYTHON},
+                                               {.kind = OTUS_STAGE_PARSE_SIP}};
+    struct file *file = new_file();
+    add_sip(file, 1);
+    struct otus_pipeline_config config = default_config();
+    config.stages = stages;
+    config.num_stages = 2;
+    config.arena_octets = 100;
+    struct otus_pipeline *pipeline = open_over(file, &config);
+    uint32_t next;
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_E_END);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_OFFERED_PACKET), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PARSE_TOO_LARGE), 1);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_EMIT_TOO_LARGE), 0);
+    otus_pipeline_close(pipeline);
+    free(file);
+}
+
+static void test_pending_is_counted(void)
+{
+    check_about = "the packet that finds a batch full is in the ledger meanwhile";
+    struct file *file = new_file();
+    for (int i = 0; i < 3; i++)
+        add_sip(file, i);
+    struct otus_pipeline_config config = default_config();
+    config.max_records = 1;
+    struct otus_pipeline *pipeline = open_over(file, &config);
+    uint32_t next;
+    for (uint64_t i = 1; i <= 3; i++) {
+        enum otus_status status = otus_pipeline_poll(pipeline, &next, 0);
+        CHECK(status == OTUS_OK || status == OTUS_E_END);
+        CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), i);
+        CHECK_EQ(count(pipeline, OTUS_COUNT_OFFERED_PACKET),
+                 i + count(pipeline, OTUS_COUNT_PENDING));
+    }
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_E_END);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PENDING), 0);
+    otus_pipeline_close(pipeline);
+    free(file);
+}
+
 static struct otus_slice slice(const char *text)
 {
     return (struct otus_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
@@ -272,6 +317,8 @@ int main(void)
     test_records_in_order();
     test_small_batches();
     test_too_large();
+    test_too_large_for_a_python_parser();
+    test_pending_is_counted();
     test_python_stages();
     test_bad_stages();
     return check_summary();

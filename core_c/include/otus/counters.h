@@ -86,6 +86,8 @@
     X(PARSE_ERROR_SIP, PARSE_ERROR, "sip", "looked like SIP and could not be parsed")              \
     X(PARSE_ERROR_RTP, PARSE_ERROR, "rtp", "known flow, header malformed")                         \
     X(PARSE_ERROR_PLUGIN, PARSE_ERROR, "plugin", "a Python parser raised")                         \
+    X(PARSE_TOO_LARGE, PARSE_ERROR, "too_large",                                                   \
+      "larger than a batch before a Python parser saw it")                                         \
     /* What the processors and the encoder made of the records. */                                 \
     X(PROCESS_FILTER, PROCESS, "filter", "dropped by a filter processor")                          \
     X(PROCESS_PLUGIN, PROCESS, "plugin", "dropped by a Python processor")                          \

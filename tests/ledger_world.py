@@ -26,6 +26,11 @@ CLONE_NEWNET = 0x40000000
 ANSWER_S = 60.0
 
 
+def soak_seconds() -> float:
+    """How long the soak tests take together (OTUS_SOAK_SECONDS)."""
+    return float(os.environ.get("OTUS_SOAK_SECONDS", "1800"))
+
+
 def enter_namespace(name: str) -> None:
     """Moves the calling thread, and the threads that it starts from here on, to a namespace."""
     fd = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)

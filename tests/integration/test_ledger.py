@@ -8,7 +8,6 @@ time. Whenever things come to rest, the frames explained are the frames sent.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -30,7 +29,7 @@ from hypothesis.stateful import (
 
 from ledger_plugins import CONTROLS, REPORTER_MOODS, STAGE_MOODS, Control
 from ledger_traffic import KINDS, Traffic
-from ledger_world import AgentThread, FileWire, VethWire, Wire
+from ledger_world import AgentThread, FileWire, VethWire, Wire, soak_seconds
 from namespaces import TwoHosts
 from otus_agent.ledger import Ledger
 from otus_agent.task import Task
@@ -40,7 +39,7 @@ from otus_sdk.model import RawPacket
 from waiting import wait_until
 
 MAX_TASKS = 3
-REST_S = 60.0
+REST_S = 200.0
 EXAMPLES = 10
 SAMPLES = {metric.name: metric.samples for metric in METRICS}
 
@@ -184,7 +183,8 @@ class LedgerMachine(RuleBasedStateMachine):
         try:
             wait_until(condition, REST_S)
         except AssertionError:
-            self._must(False, "in vain waited for:", *what)
+            ledgers = [one.task.ledger() for one in self.watched.values()]
+            self._must(False, "in vain waited for:", *what, "at last:", *ledgers)
 
     @initialize(seed=st.integers(0, 2**32))
     def begin(self, seed: int) -> None:
@@ -356,11 +356,11 @@ class LedgerMachine(RuleBasedStateMachine):
             one.control.calm()
         self._all_received()
         for one in self._running("afpacket") + self._running("list") + self._running("pcap"):
-            self._wait(lambda one=one: self._is_idle(one), one.name, one.task.ledger())
+            self._wait(lambda one=one: self._is_idle(one), one.name)
             ledger = one.task.ledger()
             self._must(ledger.balanced, one.name, *ledger.imbalances)
             if one.exact:
-                self._wait(lambda one=one: self._is_explained(one), one.name, one.task.ledger())
+                self._wait(lambda one=one: self._is_explained(one), one.name)
                 self._check_total(one, one.task.ledger())
         self._check_metrics()
 
@@ -439,10 +439,6 @@ def explore(machine: type[LedgerMachine], seconds: float = 0.0) -> None:
     assert machine.agent.looks > 100
 
 
-def soak_seconds() -> float:
-    return float(os.environ.get("OTUS_SOAK_SECONDS", "1800"))
-
-
 @pytest.fixture
 def hosts(network_namespaces: None) -> Iterator[TwoHosts]:
     with TwoHosts(silent=True) as two:
@@ -488,4 +484,4 @@ def test_from_files_for_long(tmp_path: Path) -> None:
 @pytest.mark.soak
 @pytest.mark.root
 def test_live_for_long(hosts: TwoHosts, tmp_path: Path) -> None:
-    explore_live(hosts, tmp_path, soak_seconds() / 2)
+    explore_live(hosts, tmp_path, soak_seconds() / 4)

@@ -253,7 +253,7 @@ bench: dev $(STAMPS)/system-bench ## every benchmark, beside its competitors; re
 	$(PY) bench/latency_sampling.py
 	$(PY) bench/kafka_chain.py --stage null
 	$(PY) bench/kafka_chain.py
-soak: dev ## half an hour (OTUS_SOAK_SECONDS) of traffic and faults; memory and ledger watched
+soak: dev ## half an hour (SOAK_SECONDS) of traffic and faults; memory and ledger watched
 	$(PY) -m pytest -m soak -o timeout=0 -rP $(PYTEST_ARGS)
 
 # ---- packages ---------------------------------------------------------------------

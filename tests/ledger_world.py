@@ -27,8 +27,8 @@ ANSWER_S = 60.0
 
 
 def soak_seconds() -> float:
-    """How long the soak tests take together (OTUS_SOAK_SECONDS)."""
-    return float(os.environ.get("OTUS_SOAK_SECONDS", "1800"))
+    """How long the soak tests take together (SOAK_SECONDS)."""
+    return float(os.environ.get("SOAK_SECONDS", "1800"))
 
 
 def enter_namespace(name: str) -> None:

@@ -475,15 +475,18 @@ class Pipeline:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return every counter by group and reason; after close the last values."""
-        return self._read()[0]
+        with self._lock:
+            return self._read_counters() if self._last is None else self._last[0]
 
     def capture_stats(self) -> CaptureStats:
         """Return the source's own accounts; after close the last values."""
-        return self._read()[1]
+        with self._lock:
+            return self._read_stats() if self._last is None else self._last[1]
 
     def latency(self) -> dict[str, Latency]:
         """Return the sampled histogram of each stage; after close the last one."""
-        return self._read()[2]
+        with self._lock:
+            return self._read_latency() if self._last is None else self._last[2]
 
     def position(self) -> int:
         """Return the octets of the file read so far; 0 for a ring."""
@@ -494,12 +497,6 @@ class Pipeline:
         """Return what the source has to say about its end; empty where all is well."""
         with self._lock:
             return "" if self._handle is None else text(lib.otus_pipeline_error(self._handle))
-
-    def _read(self) -> tuple[dict[str, dict[str, int]], CaptureStats, dict[str, Latency]]:
-        with self._lock:
-            if self._handle is None and self._last is not None:
-                return self._last
-            return self._read_counters(), self._read_stats(), self._read_latency()
 
     def _read_counters(self) -> dict[str, dict[str, int]]:
         values = ffi.new("uint64_t[]", lib.OTUS_NUM_COUNTERS)

@@ -7,11 +7,13 @@ basic authentication.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hmac
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, ClassVar
@@ -29,6 +31,7 @@ REQUEST_TIMEOUT_S = 5.0
 
 Check = Callable[[], str]
 """Returns "" where all is well, else what is not."""
+Moment = Callable[[], contextlib.AbstractContextManager[None]]
 
 
 class Endpoint:
@@ -37,6 +40,7 @@ class Endpoint:
     Args:
         config: address, path, TLS, basic authentication.
         registry: what is served.
+        moment: entered for each scrape, so that all of it is of one moment.
         healthy: whether the process does its work.
         ready: whether it is to get work.
 
@@ -45,20 +49,17 @@ class Endpoint:
     """
 
     def __init__(
-        self, config: MetricsConfig, registry: CollectorRegistry, healthy: Check, ready: Check
+        self,
+        config: MetricsConfig,
+        registry: CollectorRegistry,
+        moment: Moment,
+        healthy: Check,
+        ready: Check,
     ) -> None:
         host, port = split_address(config.listen)
-        handler = type(
-            "Handler",
-            (_Handler,),
-            {
-                "registry": registry,
-                "scraping": threading.Lock(),
-                "metrics_path": config.path,
-                "checks": {"/healthz": healthy, "/readyz": ready},
-                "credentials": _credentials(config),
-            },
-        )
+        checks = {"/healthz": healthy, "/readyz": ready}
+        served = _Served(registry, moment, config.path, checks, _credentials(config))
+        handler = type("Handler", (_Handler,), {"served": served})
         context = _tls_context(config)
         self._server = _Server(host, port, handler, context)
         self._thread = threading.Thread(
@@ -138,26 +139,34 @@ class _Server(ThreadingHTTPServer):
         """A client that goes away is nothing to print a traceback for."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """What all requests share."""
+
+    registry: CollectorRegistry
+    moment: Moment
+    metrics_path: str
+    checks: Mapping[str, Check]
+    credentials: bytes | None
+    scraping: threading.Lock = field(default_factory=threading.Lock)
+
+
 class _Handler(BaseHTTPRequestHandler):
-    registry: ClassVar[CollectorRegistry]
-    scraping: ClassVar[threading.Lock]
-    metrics_path: ClassVar[str]
-    checks: ClassVar[dict[str, Check]]
-    credentials: ClassVar[bytes | None]
+    served: ClassVar[_Served]
     timeout = REQUEST_TIMEOUT_S
     server_version = "otus"
     sys_version = ""
 
     def do_GET(self) -> None:
         path = urlsplit(self.path).path
-        if path == self.metrics_path:
+        if path == self.served.metrics_path:
             self._serve_metrics()
-        elif path in self.checks:
-            problem = self.checks[path]()
+        elif path in self.served.checks:
+            problem = self.served.checks[path]()
             status = HTTPStatus.SERVICE_UNAVAILABLE if problem else HTTPStatus.OK
             self._answer(status, (problem or "ok").encode() + b"\n")
         else:
-            self._answer(HTTPStatus.NOT_FOUND, b"try " + self.metrics_path.encode() + b"\n")
+            self._answer(HTTPStatus.NOT_FOUND, b"try " + self.served.metrics_path.encode() + b"\n")
 
     def do_HEAD(self) -> None:
         self.do_GET()
@@ -172,17 +181,17 @@ class _Handler(BaseHTTPRequestHandler):
             return
         encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
         # One at a time: OpenTelemetry's exporter would give one scrape what another collected.
-        with self.scraping:
-            body = encoder(self.registry)
+        with self.served.scraping, self.served.moment():
+            body = encoder(self.served.registry)
         self._answer(HTTPStatus.OK, body, ("Content-Type", content_type))
 
     def _is_authorised(self) -> bool:
-        if self.credentials is None:
+        if self.served.credentials is None:
             return True
         scheme, _, given = self.headers.get("Authorization", "").partition(" ")
         # In constant time: how much of a guess is right must not be measurable.
         return scheme.lower() == "basic" and hmac.compare_digest(
-            given.strip().encode("utf-8", "replace"), self.credentials
+            given.strip().encode("utf-8", "replace"), self.served.credentials
         )
 
     def _answer(self, status: HTTPStatus, body: bytes, *headers: tuple[str, str]) -> None:

@@ -20,11 +20,10 @@ from otus_agent.bridge import LATENCY_BOUNDS_S
 from otus_agent.telemetry.metrics import METRICS, PIPELINE_LATENCY, REPORTER_LATENCY, Kind, Metric
 from otus_agent.telemetry.reading import DeliveryReading, Reader, TaskReading
 
-# Bucket i of the core counts durations below 2^(i+4) ns. Below 64 ns and above
-# 17 s nothing is worth a series of its own.
-_FIRST_BUCKET = 2
-_LAST_BUCKET = 30
-_CORE_BOUNDS = [*(repr(2.0 ** (i + 4) / 1e9) for i in range(_FIRST_BUCKET, _LAST_BUCKET)), "+Inf"]
+# Bucket i of the core counts durations below 2^(i+4) ns. Every second bound is worth
+# a series, from 64 ns to 17 s: what is below or above that is in the first or last.
+_BOUNDS = range(2, 31, 2)
+_CORE_BOUNDS = [*(repr(2.0 ** (i + 4) / 1e9) for i in _BOUNDS), "+Inf"]
 _REPORT_BOUNDS = [*map(repr, LATENCY_BOUNDS_S), "+Inf"]
 
 
@@ -83,23 +82,19 @@ def _family(metric: Metric) -> HistogramMetricFamily:
     return HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
 
 
-def _cumulative(bounds: Sequence[str], counts: Sequence[int]) -> Buckets:
-    return list(zip(bounds, map(float, accumulate(counts)), strict=True))
-
-
 def _core_stages(task: TaskReading) -> Iterable[tuple[str, Buckets, float]]:
     stages = dict.fromkeys(stage for pipeline in task.pipelines for stage in pipeline.latency)
     for stage in stages:
         histograms = [p.latency[stage] for p in task.pipelines if stage in p.latency]
         counts = [sum(column) for column in zip(*(h.buckets for h in histograms), strict=True)]
-        low = sum(counts[: _FIRST_BUCKET + 1])
-        middle = counts[_FIRST_BUCKET + 1 : _LAST_BUCKET]
-        high = sum(counts[_LAST_BUCKET:])
-        buckets = _cumulative(_CORE_BOUNDS, [low, *middle, high])
+        below = list(accumulate(counts))
+        totals = [*(float(below[i]) for i in _BOUNDS), float(below[-1])]
+        buckets = list(zip(_CORE_BOUNDS, totals, strict=True))
         yield stage, buckets, sum(h.sum_ns for h in histograms) / 1e9
 
 
 def _delivered(deliveries: Sequence[DeliveryReading]) -> tuple[Buckets, float]:
     columns = zip(*(delivery.latency_buckets for delivery in deliveries), strict=True)
-    buckets = _cumulative(_REPORT_BOUNDS, [sum(column) for column in columns])
+    totals = map(float, accumulate(sum(column) for column in columns))
+    buckets = list(zip(_REPORT_BOUNDS, totals, strict=True))
     return buckets, sum(delivery.latency_sum_s for delivery in deliveries)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,8 +79,8 @@ class Reader:
 
     Args:
         agent: read only; may be read from any thread.
-        max_age_s: a reading is taken anew after this long. One scrape asks for
-            some thirty instruments within milliseconds.
+        max_age_s: outside of `one_reading` a reading is taken anew after this
+            long. A collection asks for some thirty instruments within milliseconds.
     """
 
     def __init__(self, agent: Any, max_age_s: float = 0.2) -> None:
@@ -88,10 +89,24 @@ class Reader:
         self._lock = threading.Lock()
         self._reading: Reading | None = None
         self._taken_at = 0.0
+        self._scrape = threading.local()
         self._failures = 0
+
+    @contextlib.contextmanager
+    def one_reading(self) -> Iterator[None]:
+        """All that this thread reads meanwhile is of one moment, that of entering."""
+        with self._lock:
+            self._scrape.reading = self._read_agent()
+        try:
+            yield
+        finally:
+            del self._scrape.reading
 
     def read(self) -> Reading:
         """The reading in force."""
+        scraped: Reading | None = getattr(self._scrape, "reading", None)
+        if scraped is not None:
+            return scraped
         with self._lock:
             now = time.monotonic()
             if self._reading is None or now - self._taken_at > self._max_age_s:

@@ -79,7 +79,9 @@ class Telemetry:
         )
         register(self._provider, reader)
         LatencyCollector(reader, registry)
-        self._endpoint = Endpoint(config, registry, self._check_health, self._check_ready)
+        self._endpoint = Endpoint(
+            config, registry, reader.one_reading, self._check_health, self._check_ready
+        )
 
     def status(self) -> dict[str, Any]:
         """Where metrics are to be had."""
@@ -100,9 +102,11 @@ class Telemetry:
         if loop is None or loop.is_closed():
             return "event loop is gone"
         answered: concurrent.futures.Future[None] = concurrent.futures.Future()
-        loop.call_soon_threadsafe(answered.set_result, None)
         try:
+            loop.call_soon_threadsafe(answered.set_result, None)
             answered.result(LOOP_TIMEOUT_S)
+        except RuntimeError:
+            return "event loop is gone"
         except TimeoutError:
             return f"event loop has not answered for {LOOP_TIMEOUT_S:g} s"
         return ""

@@ -1,6 +1,6 @@
 """A daemon under traffic and faults for long: its memory stays, its ledger balances.
 
-OTUS_SOAK_SECONDS tells how long all soak tests together take; half an hour without it.
+SOAK_SECONDS tells how long all soak tests together take; half an hour without it.
 """
 
 from __future__ import annotations

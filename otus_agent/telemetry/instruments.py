@@ -8,6 +8,7 @@ Prometheus registry as a collector of its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from itertools import accumulate
 
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -18,13 +19,13 @@ from prometheus_client.core import Metric as Family
 
 from otus_agent.bridge import LATENCY_BOUNDS_S
 from otus_agent.telemetry.metrics import METRICS, PIPELINE_LATENCY, REPORTER_LATENCY, Kind, Metric
-from otus_agent.telemetry.reading import DeliveryReading, Reader, TaskReading
+from otus_agent.telemetry.reading import DeliveryReading, Reader, Reading, TaskReading
 
 # Bucket i of the core counts durations below 2^(i+4) ns. Every second bound is worth
 # a series, from 64 ns to 17 s: what is below or above that is in the first or last.
-_BOUNDS = range(2, 31, 2)
-_CORE_BOUNDS = [*(repr(2.0 ** (i + 4) / 1e9) for i in _BOUNDS), "+Inf"]
-_REPORT_BOUNDS = [*map(repr, LATENCY_BOUNDS_S), "+Inf"]
+_STEP = 2
+_CORE_BUCKETS = range(2, 31, _STEP)
+_CORE_BOUNDS_S = tuple(2.0 ** (i + 4) / 1e9 for i in _CORE_BUCKETS)
 
 
 def register(provider: MeterProvider, reader: Reader) -> None:
@@ -48,12 +49,60 @@ def _callback(metric: Metric, reader: Reader) -> Callable[[CallbackOptions], Ite
     return observe
 
 
-Buckets = list[tuple[str, float]]
-"""Upper bounds as text, and how many samples are at or below each."""
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """One series of a histogram metric.
+
+    Attributes:
+        labels: values, in the metric's order.
+        bounds_s: of the buckets, rising; the last bucket has none.
+        counts: samples in each bucket, one more than there are bounds.
+        sum_s: of the samples.
+        uptime_s: of the task: since when the samples are.
+    """
+
+    labels: tuple[str, ...]
+    bounds_s: Sequence[float]
+    counts: Sequence[int]
+    sum_s: float
+    uptime_s: float
 
 
-class LatencyCollector:
-    """Gives the core's sampled histograms, and the reporters', to a Prometheus registry."""
+def read_histograms(reading: Reading) -> dict[Metric, list[Histogram]]:
+    """The histograms of each task's stages, pipelines added up, and of its reporters."""
+    stages: list[Histogram] = []
+    reporters: list[Histogram] = []
+    for task in reading.tasks:
+        stages += _core_stages(task)
+        if task.deliveries:
+            stages.append(_delivered(task, "report", task.deliveries))
+        reporters += [_delivered(task, one.account.name, [one]) for one in task.deliveries]
+    return {PIPELINE_LATENCY: stages, REPORTER_LATENCY: reporters}
+
+
+def _core_stages(task: TaskReading) -> Iterable[Histogram]:
+    for stage in dict.fromkeys(stage for one in task.pipelines for stage in one.latency):
+        latencies = [one.latency[stage] for one in task.pipelines if stage in one.latency]
+        fine = [sum(column) for column in zip(*(one.buckets for one in latencies), strict=True)]
+        first, last = _CORE_BUCKETS[0], _CORE_BUCKETS[-1]
+        counts = [
+            sum(fine[: first + 1]),
+            *(sum(fine[i - _STEP + 1 : i + 1]) for i in _CORE_BUCKETS[1:]),
+            sum(fine[last + 1 :]),
+        ]
+        sum_s = sum(one.sum_ns for one in latencies) / 1e9
+        yield Histogram((task.task, stage), _CORE_BOUNDS_S, counts, sum_s, task.uptime_s)
+
+
+def _delivered(task: TaskReading, name: str, deliveries: Sequence[DeliveryReading]) -> Histogram:
+    columns = zip(*(one.latency_buckets for one in deliveries), strict=True)
+    counts = [sum(column) for column in columns]
+    sum_s = sum(one.latency_sum_s for one in deliveries)
+    return Histogram((task.task, name), LATENCY_BOUNDS_S, counts, sum_s, task.uptime_s)
+
+
+class HistogramCollector:
+    """Gives the histograms to a Prometheus registry."""
 
     def __init__(self, reader: Reader, registry: CollectorRegistry) -> None:
         self._reader = reader
@@ -61,40 +110,18 @@ class LatencyCollector:
 
     def describe(self) -> Iterable[Family]:
         """Names the metrics without a reading."""
-        yield _family(PIPELINE_LATENCY)
-        yield _family(REPORTER_LATENCY)
+        return map(_family, (PIPELINE_LATENCY, REPORTER_LATENCY))
 
     def collect(self) -> Iterable[Family]:
-        """A histogram for each task and stage, its pipelines added up, and for each reporter."""
-        stages, reporters = _family(PIPELINE_LATENCY), _family(REPORTER_LATENCY)
-        for task in self._reader.read().tasks:
-            for stage, buckets, sum_s in _core_stages(task):
-                stages.add_metric([task.task, stage], buckets, sum_s)
-            if task.deliveries:
-                stages.add_metric([task.task, "report"], *_delivered(task.deliveries))
-            for delivery in task.deliveries:
-                reporters.add_metric([task.task, delivery.account.name], *_delivered([delivery]))
-        yield stages
-        yield reporters
+        """A family for each histogram metric."""
+        for metric, histograms in read_histograms(self._reader.read()).items():
+            family = _family(metric)
+            for one in histograms:
+                bounds = [*map(repr, one.bounds_s), "+Inf"]
+                totals = map(float, accumulate(one.counts))
+                family.add_metric(one.labels, list(zip(bounds, totals, strict=True)), one.sum_s)
+            yield family
 
 
 def _family(metric: Metric) -> HistogramMetricFamily:
     return HistogramMetricFamily(metric.name, metric.meaning, labels=metric.labels)
-
-
-def _core_stages(task: TaskReading) -> Iterable[tuple[str, Buckets, float]]:
-    stages = dict.fromkeys(stage for pipeline in task.pipelines for stage in pipeline.latency)
-    for stage in stages:
-        histograms = [p.latency[stage] for p in task.pipelines if stage in p.latency]
-        counts = [sum(column) for column in zip(*(h.buckets for h in histograms), strict=True)]
-        below = list(accumulate(counts))
-        totals = [*(float(below[i]) for i in _BOUNDS), float(below[-1])]
-        buckets = list(zip(_CORE_BOUNDS, totals, strict=True))
-        yield stage, buckets, sum(h.sum_ns for h in histograms) / 1e9
-
-
-def _delivered(deliveries: Sequence[DeliveryReading]) -> tuple[Buckets, float]:
-    columns = zip(*(delivery.latency_buckets for delivery in deliveries), strict=True)
-    totals = map(float, accumulate(sum(column) for column in columns))
-    buckets = list(zip(_REPORT_BOUNDS, totals, strict=True))
-    return buckets, sum(delivery.latency_sum_s for delivery in deliveries)

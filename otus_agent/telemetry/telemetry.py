@@ -9,13 +9,12 @@ from typing import Any
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider, ObservableCounter, ObservableGauge
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import MetricReader
 from opentelemetry.sdk.resources import Resource
 from prometheus_client import CollectorRegistry
 
-from otus_agent.config.metrics import OtlpConfig
 from otus_agent.telemetry.endpoint import Endpoint
-from otus_agent.telemetry.instruments import LatencyCollector, register
+from otus_agent.telemetry.instruments import HistogramCollector, register
 from otus_agent.telemetry.reading import Reader
 
 log = logging.getLogger("otus.telemetry")
@@ -69,7 +68,9 @@ class Telemetry:
             )
         ]
         if config.otlp is not None:
-            readers.append(_otlp_reader(config.otlp))
+            from otus_agent.telemetry.otlp import otlp_reader
+
+            readers.append(otlp_reader(config.otlp, reader))
         self._provider = MeterProvider(
             metric_readers=readers,
             resource=Resource.create(
@@ -78,7 +79,7 @@ class Telemetry:
             shutdown_on_exit=False,
         )
         register(self._provider, reader)
-        LatencyCollector(reader, registry)
+        HistogramCollector(reader, registry)
         self._endpoint = Endpoint(
             config, registry, reader.one_reading, self._check_health, self._check_ready
         )
@@ -115,18 +116,3 @@ class Telemetry:
         if self._agent.shutdown_requested.is_set():
             return "stopping"
         return self._check_health()
-
-
-def _otlp_reader(config: OtlpConfig) -> MetricReader:
-    from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-
-    exporter = OTLPMetricExporter(
-        endpoint=config.endpoint,
-        timeout=config.timeout,
-        headers={name: value.get_secret_value() for name, value in config.headers.items()},
-    )
-    return PeriodicExportingMetricReader(
-        exporter,
-        export_interval_millis=config.interval * 1000,
-        export_timeout_millis=config.timeout * 1000,
-    )

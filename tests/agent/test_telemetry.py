@@ -5,19 +5,26 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import gzip
+import ssl
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
+    ExportMetricsServiceRequest,
+)
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent_fakes import config
 from frames import sip, udp, write_pcap
+from kafka_broker.certificates import make_certificates
 from otus_agent.agent import Agent
 from otus_agent.config.metrics import MetricsConfig
 from otus_agent.telemetry import Telemetry
@@ -192,6 +199,94 @@ async def test_basic_authentication_guards_the_metrics(tmp_path: Path) -> None:
         assert (await asyncio.to_thread(get, telemetry.port, "/healthz"))[0] == 200
     finally:
         await telemetry.stop()
+
+
+async def test_tls_serves_those_whom_the_authority_knows(tmp_path: Path) -> None:
+    """With a client authority configured: who has its certificate gets in, nobody else."""
+    pem = make_certificates(tmp_path)
+    server = {"cert_file": str(pem.server), "key_file": str(pem.server)}
+    agent = make_agent(tmp_path, tls={**server, "client_ca_file": str(pem.ca)})
+    telemetry = Telemetry(agent)
+    await telemetry.start()
+
+    def fetch(context: ssl.SSLContext) -> str:
+        url = f"https://127.0.0.1:{telemetry.port}/metrics"
+        with urllib.request.urlopen(url, timeout=30, context=context) as answer:
+            return str(answer.read().decode())
+
+    try:
+        known = ssl.create_default_context(cafile=str(pem.ca))
+        with pytest.raises(OSError):
+            await asyncio.to_thread(fetch, known)
+        known.load_cert_chain(pem.client_cert, pem.client_key)
+        assert "otus_build_info" in await asyncio.to_thread(fetch, known)
+        with pytest.raises(OSError):
+            await asyncio.to_thread(get, telemetry.port)
+    finally:
+        await telemetry.stop()
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """What an OTLP collector is to the agent."""
+
+    requests: ClassVar[list[ExportMetricsServiceRequest]] = []
+    tokens: ClassVar[list[str | None]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.headers.get("Content-Encoding") == "gzip":
+            body = gzip.decompress(body)
+        self.requests.append(ExportMetricsServiceRequest.FromString(body))
+        self.tokens.append(self.headers.get("x-token"))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None: ...  # noqa: A002
+
+
+async def test_metrics_are_pushed_by_otlp(tmp_path: Path) -> None:
+    """Counters, gauges and the core's histograms, with the agent's name and the headers."""
+    collector = HTTPServer(("127.0.0.1", 0), Receiver)
+    thread = threading.Thread(target=collector.serve_forever)
+    thread.start()
+    endpoint = f"http://127.0.0.1:{collector.server_address[1]}/v1/metrics"
+    otlp = {"endpoint": endpoint, "interval": "1s", "headers": {"x-token": "secret"}}
+    agent = make_agent(tmp_path, otlp=otlp)
+    await agent.start()
+    telemetry = Telemetry(agent)
+    await telemetry.start()
+    try:
+        await create(agent, task(tmp_path))
+
+        def pushed() -> dict[str, Any]:
+            return {
+                metric.name: metric
+                for request in list(Receiver.requests)
+                for resource in request.resource_metrics
+                for scope in resource.scope_metrics
+                for metric in scope.metrics
+            }
+
+        def all_there() -> bool:
+            metrics = pushed()
+            if not {"otus_capture_packets", "otus_reporter_latency_seconds"} <= metrics.keys():
+                return False
+            return metrics["otus_capture_packets"].sum.data_points[0].as_int == 4
+
+        await wait_until_async(all_there, 60)
+        assert "otus_pipeline_latency_seconds" in pushed()
+        reported = pushed()["otus_reporter_latency_seconds"].histogram.data_points
+        assert [sum(point.bucket_counts) == point.count >= 1 for point in reported] == [True]
+        assert set(Receiver.tokens) == {"secret"}
+        attributes = Receiver.requests[0].resource_metrics[0].resource.attributes
+        names = {one.key: one.value.string_value for one in attributes}
+        assert names["service.instance.id"] == "agent-under-test"
+    finally:
+        await telemetry.stop()
+        await agent.stop(5)
+        collector.shutdown()
+        thread.join()
+        collector.server_close()
 
 
 async def test_stop_is_safe_without_start_and_twice(agent: Agent) -> None:

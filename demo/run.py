@@ -185,7 +185,11 @@ def why_not_live() -> str | None:
     probe = f"otus-probe-{os.getpid()}"
     try:
         ip("netns", "add", probe)
-        ip("netns", "delete", probe)
+        try:
+            # In some containers namespaces can be made, and not be entered.
+            ip("-n", probe, "link", "set", "lo", "up")
+        finally:
+            ip("netns", "delete", probe)
     except DemoError as error:
         return f"no network namespaces here ({error})"
     return None

@@ -81,6 +81,7 @@ class Fleet:
     kafka: KafkaConfig
     keys: Path
     broker: Broker
+    proxy: Proxy
 
     @property
     def ids(self) -> set[str]:
@@ -91,9 +92,25 @@ class Fleet:
         return FleetClient(self.kafka, key)
 
 
-@pytest.fixture
-def fleet(broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
-    """Three agents on topics of their own; the third reaches the broker through a proxy port."""
+@pytest.fixture(scope="module")
+def _running(
+    _session_broker: Broker | None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Fleet | None]:
+    """Three agents for all tests here: to start them takes longer than most tests."""
+    if _session_broker is None:
+        yield None
+        return
+    with Proxy(_session_broker.proxy_port, _session_broker.proxied_port) as proxy:
+        made = _make_fleet(_session_broker, proxy, tmp_path_factory.mktemp("fleet"))
+        try:
+            yield made
+        finally:
+            for agent in made.agents:
+                agent.kill()
+
+
+def _make_fleet(broker: Broker, proxy: Proxy, folder: Path) -> Fleet:
+    """Agents on topics of their own; the third reaches the broker through a proxy port."""
     mark = uuid.uuid4().hex[:6]
     topics = {f"{name}_topic": f"otus-{name}-{mark}" for name in ("command", "response", "event")}
     for topic in topics.values():
@@ -101,7 +118,7 @@ def fleet(broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
     trusted = []
     for key in ("ops", "next", "stranger"):
         private, public = generate_keypair()
-        (tmp_path / f"{key}.pem").write_bytes(private)
+        (folder / f"{key}.pem").write_bytes(private)
         if key != "stranger":
             trusted.append({"id": key, "public_key": public})
     common: dict[str, Any] = {
@@ -115,38 +132,39 @@ def fleet(broker: Broker, tmp_path: Path) -> Iterator[Fleet]:
     for number, region in enumerate(REGIONS):
         agent_id = f"agent-{mark}-{number}"
         address = f"127.0.0.1:{broker.proxy_port}" if number == 2 else broker.bootstrap
-        folder = tmp_path / agent_id
-        folder.mkdir()
+        own = folder / agent_id
+        own.mkdir()
         config = {
-            "daemon": {"data_dir": str(folder)},
+            "daemon": {"data_dir": str(own)},
             "kafka": {**common, "brokers": [address]},
             "agent": {"id": agent_id, "tags": {"region": region, "number": str(number)}},
         }
-        (folder / "config.json").write_text(json.dumps(config))
-        agents.append(
-            AgentProcess(agent_id, folder / "config.json", folder / "runs", folder / "log")
-        )
+        (own / "config.json").write_text(json.dumps(config))
+        agents.append(AgentProcess(agent_id, own / "config.json", own / "runs", own / "log"))
     kafka = KafkaConfig.model_validate({**common, "brokers": [broker.bootstrap]})
-    made = Fleet(agents, kafka, tmp_path, broker)
-    for agent in agents:
-        agent.start()
-    try:
-        yield made
-    finally:
-        for agent in agents:
-            agent.kill()
+    return Fleet(agents, kafka, folder, broker, proxy)
 
 
 @pytest.fixture
-def proxy(broker: Broker) -> Iterator[Proxy]:
-    with Proxy(broker.proxy_port, broker.proxied_port) as running:
-        yield running
+def fleet(broker: Broker, _running: Fleet) -> Fleet:
+    """The three agents, up and connected."""
+    _running.proxy.heal()
+    for agent in _running.agents:
+        if agent.process is None or agent.process.poll() is not None:
+            agent.start()
+    return _running
 
 
 @pytest.fixture
-async def client(proxy: Proxy, fleet: Fleet) -> AsyncIterator[FleetClient]:
+async def client(fleet: Fleet) -> AsyncIterator[FleetClient]:
+    """Connected to a fleet that is alive, without tasks and without a past."""
     async with fleet.client() as connected:
         await alive(connected, fleet.ids)
+        emptied = connected.envelope("task.apply", "*", {"tasks": []})
+        outcome = await connected.send(emptied, frozenset(fleet.ids), 60)
+        assert outcome.succeeded, outcome
+        for agent in fleet.agents:
+            agent.runs_file.unlink(missing_ok=True)
         yield connected
 
 
@@ -159,7 +177,7 @@ async def alive(client: FleetClient, ids: set[str], state: str = "alive") -> Non
 
 
 async def run(
-    client: FleetClient, command: str, target: Any, timeout_s: float = 15.0, **params: Any
+    client: FleetClient, command: str, target: Any, timeout_s: float = 30.0, **params: Any
 ) -> Outcome:
     expected = client.expected(target, await client.agents())
     return await client.send(client.envelope(command, target, params), expected, timeout_s)
@@ -250,7 +268,7 @@ async def test_a_duplicated_and_a_replayed_command(client: FleetClient, fleet: F
     envelope = client.envelope("task.create", first.agent_id, {"task": task("once")})
     expected = frozenset({first.agent_id})
     answers = [
-        (await client.send(envelope, expected, 15)).answers[first.agent_id] for _ in range(2)
+        (await client.send(envelope, expected, 30)).answers[first.agent_id] for _ in range(2)
     ]
     first.kill()
     first.start()
@@ -270,7 +288,7 @@ async def test_unsigned_and_wrongly_signed(client: FleetClient, fleet: Fleet) ->
         assert {one["error"]["code"] for one in outcome.answers.values()} == {code}
     forged = client.envelope("task.create", "*", {"task": task("evil")})
     forged["task"] = task("changed")
-    outcome = await client.send(forged, frozenset(fleet.ids), 15)
+    outcome = await client.send(forged, frozenset(fleet.ids), 30)
     assert {one["error"]["code"] for one in outcome.answers.values()} == {"signature_invalid"}
     async with fleet.client("next") as rotated:
         assert (await run(rotated, "task.create", "*", task=task("good"))).succeeded
@@ -287,18 +305,16 @@ async def test_remote_tasks_are_held_to_the_policy(client: FleetClient, fleet: F
     assert all(agent.runs == [] for agent in fleet.agents)
 
 
-async def test_a_partitioned_agent_catches_up(
-    client: FleetClient, fleet: Fleet, proxy: Proxy
-) -> None:
+async def test_a_partitioned_agent_catches_up(client: FleetClient, fleet: Fleet) -> None:
     """Cut off it is missed, named, and runs the command once when it is back within the TTL."""
     third = fleet.agents[2]
-    proxy.cut()
+    fleet.proxy.cut()
     outcome = await run(client, "task.create", "*", 3.0, task=task("cut"))
     assert outcome.missing == [third.agent_id]
     assert not outcome.succeeded
     assert third.runs == []
     await alive(client, {third.agent_id}, "silent")
-    proxy.heal()
+    fleet.proxy.heal()
     await wait_until_async(lambda: third.runs == ["cut"], 40)
     assert (await run(client, "task.list", third.agent_id, 30)).succeeded
     assert third.runs == ["cut"]
@@ -334,7 +350,7 @@ async def test_an_offline_agent_resumes_where_it_stopped(client: FleetClient, fl
     producer.flush(10)
     first.start()
     wait_until(lambda: first.runs[-2:] == ["b", "c"], 30)
-    outcome = await run(client, "status", first.agent_id, 20)
+    outcome = await run(client, "status", first.agent_id, 30)
     counts = outcome.answers[first.agent_id]["result"]["kafka"]["commands"]["counts"]
     assert counts["poison"] == 4
     assert counts["refused:command_stale"] == 1
@@ -345,10 +361,10 @@ async def test_an_offline_agent_resumes_where_it_stopped(client: FleetClient, fl
 async def test_shutdown_is_answered_and_not_repeated(client: FleetClient, fleet: Fleet) -> None:
     """The agent answers before it goes; started again it does not obey a second time."""
     first = fleet.agents[0]
-    outcome = await run(client, "shutdown", first.agent_id, 20)
+    outcome = await run(client, "shutdown", first.agent_id, 30)
     assert outcome.succeeded, outcome
     assert first.process is not None
-    await wait_until_async(lambda: first.process and first.process.poll() is not None, 20)
+    await wait_until_async(lambda: first.process and first.process.poll() is not None, 30)
     first.start()
     assert (await run(client, "status", first.agent_id, 30)).succeeded
     assert first.process.poll() is None

@@ -14,15 +14,15 @@ import pytest
 from integration.test_kafka_fleet import (
     ROOT,
     Fleet,
+    _running,
     client,
     fleet,
-    proxy,
     task,
 )
 from otus_agent.kafka.fleet import FleetClient
 
 pytestmark = pytest.mark.kafka
-__all__ = ["client", "fleet", "proxy"]
+__all__ = ["_running", "client", "fleet"]
 
 
 class Cli:

@@ -38,6 +38,10 @@ class Proxy:
         self._thread.join(5)
         self._loop.close()
 
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.listen_port}"
+
     def cut(self) -> None:
         """Ends all connections; new ones are closed at once until `heal`."""
         self._open = False

@@ -6,7 +6,10 @@
 
 #include "encoder.h"
 
-enum { MAX_HEADERS = 40, ROOM = 1 << 16 };
+enum {
+    MAX_HEADERS = 40,
+    MAX_OCTETS = 4096, /* looked at: each header may name all of them */
+};
 
 struct source {
     struct otus_cursor at;
@@ -144,16 +147,13 @@ static struct otus_slice encode_json(uint8_t *room, uint32_t size, struct otus_e
     return (struct otus_slice){room + at.off, at.len};
 }
 
+/* room and other: size octets each, on the heap, so that the sanitizer watches their ends. */
 static void encode(struct otus_encoder *encoder, const struct otus_encode_input *input,
-                   uint32_t size)
+                   uint8_t *room, uint8_t *other, uint32_t size)
 {
-    /* On the heap, so that the sanitizer watches its ends. */
-    uint8_t *room = malloc(size + 1u);
-    uint8_t *other = malloc(size + 1u);
     if (room == NULL || other == NULL)
         abort();
-    const struct json_form *best = json_form_best();
-    struct otus_slice text = encode_json(room, size, encoder, best, input);
+    struct otus_slice text = encode_json(room, size, encoder, json_form_best(), input);
     const struct json_form *forms[] = {&json_form_portable, &json_form_baseline};
     for (uint32_t i = 0; i < 2; i++) {
         struct otus_slice same = encode_json(other, size, encoder, forms[i], input);
@@ -167,8 +167,29 @@ static void encode(struct otus_encoder *encoder, const struct otus_encode_input 
     if (otus_encode_protobuf(&arena, &at, encoder, input) == OTUS_OK &&
         at.off + at.len != arena.used)
         abort();
+}
+
+static void encode_in_small_room(struct otus_encoder *encoder,
+                                 const struct otus_encode_input *input, uint32_t size)
+{
+    uint8_t *room = malloc(size + 1u);
+    uint8_t *other = malloc(size + 1u);
+    encode(encoder, input, room, other, size);
     free(room);
     free(other);
+}
+
+/* Taken once: the sanitizer marks each octet of what is taken and freed. */
+static void encode_in_large_room(struct otus_encoder *encoder,
+                                 const struct otus_encode_input *input)
+{
+    enum { SIZE = 1 << 22 }; /* a batch's arena */
+    static uint8_t *rooms[2];
+    for (uint32_t i = 0; i < 2; i++) {
+        if (rooms[i] == NULL)
+            rooms[i] = malloc(SIZE);
+    }
+    encode(encoder, input, rooms[0], rooms[1], SIZE);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len);
@@ -177,6 +198,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
     static const char *const names[OTUS_MAX_LABELS] = {[OTUS_NUM_LABELS] = "own.label"};
     static struct otus_sip_header headers[MAX_HEADERS];
     static struct otus_sdp sdp;
+    if (len > MAX_OCTETS)
+        len = MAX_OCTETS;
     /* A copy with what encoders may read behind it and no octet more. */
     uint8_t *copy = malloc(len + OTUS_ENCODE_BEHIND);
     if (copy == NULL)
@@ -210,8 +233,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
         .sip = &message,
     };
     uint32_t size = take(&source);
-    encode(encoder, &input, size);
-    encode(encoder, &input, 1u << 24);
+    encode_in_small_room(encoder, &input, size);
+    encode_in_large_room(encoder, &input);
     otus_encoder_free(encoder);
     free(copy);
     return 0;

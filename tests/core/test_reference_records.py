@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from otus_sdk.expression import NETWORK_FIELDS, ExpressionError, Schema, compile_expression
+from otus_sdk.expression.compiler import Operation
 from otus_sdk.expression.parser import METHODS
 from otus_sdk.labels import BUILTIN_LABELS
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORD = (ROOT / "docs/reference/record.md").read_text(encoding="utf-8")
 EXPRESSIONS = (ROOT / "docs/reference/filter-expressions.md").read_text(encoding="utf-8")
+BYTECODE = (ROOT / "docs/internals/filter-bytecode.md").read_text(encoding="utf-8")
 SCHEMA = (ROOT / "configs/otus.proto").read_text(encoding="utf-8")
 
 #: What only one of the two forms has; the page's last section says so.
@@ -75,6 +77,14 @@ def test_every_field_of_an_expression_is_described() -> None:
                 assert row[1] == kind.value, name
     functions = [name for row in described["Functions"] for name in re.findall(r"(\w+)\(", row[0])]
     assert sorted(functions) == sorted([*METHODS, "has"])
+
+
+def test_every_number_of_a_program_is_described() -> None:
+    """Operations and network fields have the numbers that the page says."""
+    rows = re.findall(r"^\| `([A-Z_]+)` \| (\d+) \|", BYTECODE, flags=re.MULTILINE)
+    assert [(name, int(number)) for name, number in rows] == [(o.name, o.value) for o in Operation]
+    fields = re.findall(r"`(\w+)` (\d+)", re.findall(r"network field: (.+) \|", BYTECODE)[0])
+    assert {name: int(number) for name, number in fields} == dict(NETWORK_FIELDS)
 
 
 def test_examples_of_the_page_compile() -> None:

@@ -16,10 +16,8 @@ from opentelemetry.sdk.metrics.export import (
     MetricReader,
     MetricsData,
     PeriodicExportingMetricReader,
-    ScopeMetrics,
 )
 from opentelemetry.sdk.metrics.export import Histogram as HistogramData
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
 from otus_agent.config.metrics import OtlpConfig
 from otus_agent.telemetry.instruments import Histogram, read_histograms
@@ -54,9 +52,15 @@ class _Exporter(OTLPMetricExporter):
     ) -> MetricExportResult:
         read = read_histograms(self._histograms.read())
         made = [_metric(row, histograms) for row, histograms in read.items() if histograms]
-        more = ScopeMetrics(InstrumentationScope("otus"), made, "")
+        # Into the scope of the others: one encoded twice would overwrite itself.
         resources = [
-            dataclasses.replace(resource, scope_metrics=[*resource.scope_metrics, more])
+            dataclasses.replace(
+                resource,
+                scope_metrics=[
+                    dataclasses.replace(scope, metrics=[*scope.metrics, *made])
+                    for scope in resource.scope_metrics
+                ],
+            )
             for resource in metrics_data.resource_metrics
         ]
         metrics_data = dataclasses.replace(metrics_data, resource_metrics=resources)

@@ -391,14 +391,20 @@ def _run_in_background(invocation: Invocation, config: AgentConfig) -> int:
     code = EXIT_ERROR
     try:
         code = Daemon(invocation, config).run(ready)
-    except (OtusError, OSError) as error:
-        with contextlib.suppress(OSError):
-            os.write(writing, str(error).encode())
     except Exception as error:  # noqa: BLE001 nobody else is left to tell
         with contextlib.suppress(OSError):
-            os.write(writing, f"{type(error).__name__}: {error}".encode())
+            os.write(writing, _why(error).encode())
     finally:
         os._exit(code)
+
+
+def _why(error: Exception) -> str:
+    """What a foreground daemon would have told on standard error."""
+    if isinstance(error, OtusError):
+        return error.message
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _detach_streams() -> None:

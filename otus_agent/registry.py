@@ -65,7 +65,7 @@ def add_plugin_folders() -> None:
 class PluginRegistry:
     """The plugins that this agent can use.
 
-    Not thread-safe; the daemon uses it from its event loop.
+    `get` and `plugins` are for any thread: a plugin that two load at once is the same.
     """
 
     def __init__(self, offers: Iterable[_Offer] = ()) -> None:

@@ -167,7 +167,8 @@ class Task:
             log.info("task is running", task=self.id)
 
     async def _start(self) -> None:
-        resolved = self._resolve()
+        # On a thread: the first task that names a plugin imports it, some for 300 ms.
+        resolved = await asyncio.to_thread(self._resolve)
         plans, reporters = self._construct(resolved)
         await self._init(resolved, plans, reporters)
         await self._wire(resolved, plans, reporters)

@@ -73,7 +73,9 @@ class Client:
         try:
             answer = json.loads(self._exchange(line))
         except ValueError:
-            raise CliError(f"{self.path} does not speak JSON-RPC: is it otus's socket?") from None
+            answer = None
+        if not isinstance(answer, dict):
+            raise CliError(f"{self.path} does not speak JSON-RPC: is it otus's socket?")
         if "error" in answer:
             raise _error_of(answer["error"])
         return answer.get("result")

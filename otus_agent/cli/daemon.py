@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import rich_click as click
 
@@ -33,7 +34,7 @@ def daemon(
     if log_level is not None:
         flags["log.level"] = log_level
     if settings.socket is not None:
-        flags["daemon.socket_path"] = settings.socket
+        flags["daemon.socket_path"] = str(Path(settings.socket).absolute())
     from otus_agent.daemon import Invocation, run
 
     path = config_path(settings.config)

@@ -14,19 +14,37 @@ from otus_agent.config.metrics import MetricsConfig
 
 LogLevel = Literal["debug", "info", "warn", "error"]
 
+# sockaddr_un (unix(7)), its end included.
+MAX_SOCKET_PATH_OCTETS = 107
+
 _AGENT_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def _absolute(path: str) -> str:
+    if not path.startswith("/"):
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _socket_path(path: str) -> str:
+    if len(_absolute(path).encode()) > MAX_SOCKET_PATH_OCTETS:
+        raise ValueError(f"must be at most {MAX_SOCKET_PATH_OCTETS} octets long")
+    return path
+
+
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
 
 
 class DaemonConfig(ConfigModel):
     """Files of the daemon, and how it behaves at its edges."""
 
-    pid_file: str = "/var/run/otus.pid"
+    pid_file: AbsolutePath = "/var/run/otus.pid"
     """Holds the daemon's process id, and a lock while it runs."""
-    socket_path: str = "/var/run/otus.sock"
+    socket_path: Annotated[str, AfterValidator(_socket_path)] = "/var/run/otus.sock"
     """Unix socket that the command line talks to."""
     socket_group: str | None = None
     """Group that may use the socket (mode 0660); without one only the owner may (0600)."""
-    data_dir: str = "/var/lib/otus"
+    data_dir: AbsolutePath = "/var/lib/otus"
     """Directory of what outlives a restart: tasks and their history."""
     shutdown_timeout: PositiveDuration = 10.0
     """How long tasks may take to flush when the daemon stops."""
@@ -44,12 +62,6 @@ class DaemonConfig(ConfigModel):
     """Connections to the socket at one time; further ones are refused."""
 
 
-def _absolute(path: str) -> str:
-    if not path.startswith("/"):
-        raise ValueError("must be an absolute path")
-    return path
-
-
 def _http_url(url: str) -> str:
     if not re.match(r"https?://[^/\s]+", url):
         raise ValueError("must be an http:// or https:// URL")
@@ -61,7 +73,7 @@ class FileOutput(ConfigModel):
 
     type: Literal["file"]
     """Makes this output a file."""
-    path: Annotated[str, AfterValidator(_absolute)]
+    path: AbsolutePath
     """File to write; its directory is made when it is missing."""
     format: Literal["json", "text"] | None = None
     """Form of a line; null takes ``log.format``."""

@@ -150,6 +150,17 @@ def test_every_key_has_an_environment_variable_that_reaches_it() -> None:
             "log: {outputs: [{type: stdin}]}",
             "otus.yml:1:24: log.outputs.0.type: must be 'file', 'loki', 'stdout' or 'stderr', not 'stdin'",
         ),
+        (
+            "daemon: {pid_file: otus.pid}",
+            "otus.yml:1:20: daemon.pid_file: must be an absolute path, not 'otus.pid'",
+        ),
+        (
+            f"daemon: {{socket_path: /{'x' * 107}}}",
+            (
+                "otus.yml:1:23: daemon.socket_path: must be at most 107 octets long, "
+                f"not '/{'x' * 55}..."
+            ),
+        ),
         ("log: {outputs: 1}", "otus.yml:1:16: log.outputs: must be a list, not 1"),
         (
             "metrics: {enabled: ja}",

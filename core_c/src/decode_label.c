@@ -32,18 +32,33 @@ bool otus_looks_like_ethernet(const struct otus_cursor *at, size_t off)
     }
 }
 
+/* Whether lengths fit that an IP header at the cursor would give: a MAC address
+ * may begin with 4 or 6, too. */
+static bool looks_like_ip(const struct otus_cursor *at, uint8_t first)
+{
+    uint16_t len;
+    size_t left = otus_cursor_left(at);
+    if (first >> 4 == 6)
+        return !otus_cursor_peek_be16(at, 4, &len) || len + 40u <= left;
+    return !otus_cursor_peek_be16(at, 2, &len) || len == 0 ||
+           ((first & 15) >= 5 && len >= (first & 15u) * 4 && len <= left);
+}
+
 static enum otus_layer decode_mpls_payload(struct otus_walk *walk)
 {
     uint8_t first;
     if (!otus_cursor_peek_u8(&walk->at, 0, &first))
         return otus_walk_fail(walk, OTUS_COUNT_MPLS_INVALID);
     /* RFC 4928 3: the first nibble tells IP from what is not; 0 starts a control
-     * word, 1 an associated channel. */
+     * word, 1 an associated channel. RFC 8469: a pseudowire without control word
+     * may be taken for IP by that. */
     switch (first >> 4) {
     case 4:
-        return OTUS_LAYER_IPV4;
     case 6:
-        return OTUS_LAYER_IPV6;
+        if (walk->whole && !looks_like_ip(&walk->at, first) &&
+            otus_looks_like_ethernet(&walk->at, 0))
+            return OTUS_LAYER_ETHERNET;
+        return OTUS_LAYER_IP;
     case 1:
         return OTUS_LAYER_NON_IP;
     default:

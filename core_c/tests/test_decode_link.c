@@ -232,6 +232,33 @@ static void test_pseudowire_with_old_tags_and_lengths(void)
                 OTUS_COUNT_NON_IP);
 }
 
+/* Regression: a MAC address that begins with 4 or 6 behind the label was taken for IP. */
+static void test_pseudowire_to_an_address_like_ip(void)
+{
+    check_hello(OTUS_LINK_ETHERNET,
+                MACS "8847 00010140"
+                     "44d3ca010203 4c5e0c010203 0800" INNER_IPV4,
+                4);
+    check_hello(OTUS_LINK_ETHERNET,
+                MACS "8847 00010140"
+                     "640980010203 600010203040 8100 0005 0800" INNER_IPV4,
+                4);
+    check_hello(OTUS_LINK_ETHERNET,
+                MACS "8847 00010140"
+                     "45000a010203 4c5e0c010203 86dd" INNER_IPV6,
+                6);
+    /* IP that ends too early, or was captured short, stays IP: 8.0.0.1 looks like an ethertype */
+    struct decode_test t;
+    open_link(&t, OTUS_LINK_ETHERNET);
+    t.raw.wirelen = 1000;
+    CHECK_EQ(decode_hex(&t, MACS "8847 00010140 4500 03d6 0001 0000 40 11 0000 08000001 0a000002"
+                                 "13c4 13c5 03c2 beef" HELLO),
+             OTUS_OK);
+    CHECK_SLICE(t.packet.payload, "hello");
+    decode_close(&t);
+    check_fails(OTUS_LINK_ETHERNET, MACS "8847 00010140 4500 0100 0001", OTUS_COUNT_IPV4_TOO_SHORT);
+}
+
 static void test_pppoe(void)
 {
     check_hello(OTUS_LINK_PPP_ETHER, "1100 0001 0023 0021" INNER_IPV4, 4);
@@ -332,6 +359,7 @@ int main(void)
     test_cooked_802_2_and_ethernet();
     test_mpls();
     test_pseudowire_with_old_tags_and_lengths();
+    test_pseudowire_to_an_address_like_ip();
     test_pppoe();
     test_other_encapsulations();
     test_layers_are_bounded();

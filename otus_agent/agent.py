@@ -11,7 +11,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -438,15 +438,3 @@ def process_figures() -> dict[str, Any]:
     except (OSError, ValueError, IndexError):
         pass  # no /proc: the figures are left out
     return figures
-
-
-def describe_commands(agent_commands: CommandTable) -> list[Mapping[str, Any]]:
-    """Name, summary and parameters' JSON Schema of each command."""
-    return [
-        {
-            "name": command.name,
-            "summary": command.summary,
-            "params": command.params_model.model_json_schema(),
-        }
-        for command in agent_commands
-    ]

@@ -68,17 +68,3 @@ class PidFile:
             self._path.unlink()
         os.close(self._fd)
         self._fd = -1
-
-
-def running_pid(path: str) -> int | None:
-    """The process id of the daemon that has the file; None where none runs."""
-    try:
-        with Path(path).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        with contextlib.suppress(OSError, ValueError):
-            return int(Path(path).read_text(encoding="ascii"))
-        return None
-    except OSError:
-        return None
-    return None

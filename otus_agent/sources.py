@@ -247,14 +247,6 @@ class FileSource:
         """The file's own account."""
         return core
 
-    def total_octets(self) -> int:
-        """The size of all files on disk, for progress."""
-        sizes = 0
-        for path in self.paths:
-            with contextlib.suppress(OSError):
-                sizes += Path(path).stat().st_size
-        return sizes
-
 
 def expand(patterns: Sequence[str]) -> list[str]:
     """Paths as they are, patterns as the sorted files that match.

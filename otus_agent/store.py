@@ -11,7 +11,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -51,7 +51,6 @@ class TaskRecord:
     id: str
     config: Mapping[str, Any]
     created_at: float
-    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 class TaskStore:
@@ -116,7 +115,6 @@ class TaskStore:
             "id": record.id,
             "created_at": record.created_at,
             "config": record.config,
-            "extra": record.extra,
         }
         self._write(self._path(record.id), document)
 
@@ -206,12 +204,12 @@ def _parse_record(octets: bytes) -> TaskRecord:
     if not isinstance(document, dict) or document.get("version") != FORMAT_VERSION:
         raise ValueError("not a task file of this version")
     task_id, config = document.get("id"), document.get("config")
-    created_at, extra = document.get("created_at"), document.get("extra", {})
+    created_at = document.get("created_at")
     if not isinstance(task_id, str) or not isinstance(config, dict):
         raise ValueError("no task in it")
-    if not isinstance(created_at, (int, float)) or not isinstance(extra, dict):
+    if not isinstance(created_at, (int, float)):
         raise ValueError("damaged")
-    return TaskRecord(task_id, config, float(created_at), extra)
+    return TaskRecord(task_id, config, float(created_at))
 
 
 def _sync_directory(directory: Path) -> None:

@@ -118,18 +118,8 @@ def _listen_address(text: str) -> str:
     return text
 
 
-def _host_and_port(text: str) -> str:
-    host, port = split_address(text)
-    if not host or not port:
-        raise ValueError("must be host:port")
-    return text
-
-
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]
 """``host:port`` to listen on; ``:port`` means every address."""
-
-HostPort = Annotated[str, AfterValidator(_host_and_port)]
-"""``host:port`` to connect to."""
 
 
 class ConfigModel(BaseModel):

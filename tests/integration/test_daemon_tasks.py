@@ -18,6 +18,7 @@ import pytest
 
 import frames
 from daemon_process import DaemonProcess, write_config
+from loki_server import LokiServer
 from namespaces import INTERFACE, TwoHosts
 from otus_agent.cli.figures import figures_of
 from waiting import wait_until
@@ -307,6 +308,32 @@ def test_real_tasks_leave_no_descriptor_thread_or_memory(
     assert after["descriptors"] <= before["descriptors"]
     assert after["threads"] <= before["threads"] + 1
     assert after["resident_octets"] - before["resident_octets"] < 12_000_000, json.dumps(after)
+
+
+# --- Logs that go nowhere ---------------------------------------------------------
+
+
+def test_a_loki_that_hangs_holds_up_neither_pipelines_nor_the_end(tmp_path: Path) -> None:
+    """Every packet is reported, lines beyond the queue are counted, and the daemon stops."""
+    loki = LokiServer()
+    loki.behaviour.extend(["hang"] * 1_000)
+    to_loki = {"type": "loki", "endpoint": loki.url, "queue_size": 20, "flush_interval": "10ms"}
+    write_config(tmp_path, log={"outputs": [to_loki]})
+    try:
+        with DaemonProcess(tmp_path, fake=False) as daemon:
+            for number in range(60):
+                daemon.call("log.level", level=("info", "debug")[number % 2])
+            ok(daemon.call("task.create", task=from_file("calls", capture_file(tmp_path))))
+            wait_until(lambda: not daemon.task_states())
+            figures = ok(daemon.call("stats"))["logs"][f"loki {loki.url}"]
+            assert figures["written"] == 0
+            assert figures["queued"] <= 20
+            assert figures["dropped_queue"] > 0
+            assert figures_of(ok(daemon.call("task.status", id="calls"))).reported == 50
+            assert daemon.stop() == 0
+    finally:
+        loki.released.set()
+        loki.close()
 
 
 # --- A disk that is full ---------------------------------------------------------

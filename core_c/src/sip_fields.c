@@ -168,12 +168,12 @@ static bool is_display_name(struct otus_sip_text text, uint32_t from, uint32_t t
 
 /* An addr-spec without angle brackets, from..stop; what follows are header parameters. */
 static uint32_t take_addr_spec(struct otus_sip_address *address, struct otus_sip_text text,
-                               uint32_t from, uint32_t stop)
+                               uint32_t from, uint32_t stop, bool is_list)
 {
     uint32_t uri_end = otus_trim_space(text.octets, from, stop);
     address->uri = span_of(from, uri_end);
     if (uri_end - from == 1 && text.octets[from] == '*')
-        return 0; /* Contact: *, see RFC 3261 10.2.2 */
+        return is_list ? 0 : OTUS_SIP_FIELD_BAD; /* Contact: *, see RFC 3261 10.2.2 */
     /* RFC 3261 20.10: a URI that holds a comma, question mark or semicolon must be in angle
      * brackets. */
     bool bad = !otus_sip_is_uri(text, address->uri) ||
@@ -253,7 +253,7 @@ static uint32_t parse_name_and_uri(struct otus_sip_address *address, struct otus
     if (stop < end && octets[stop] == '"')
         stop = otus_find2(octets, text.len, stop, end, ';', is_list ? ',' : ';');
     *pos = stop;
-    return flags | take_addr_spec(address, text, from, stop);
+    return flags | take_addr_spec(address, text, from, stop, is_list);
 }
 
 uint32_t otus_sip_parse_address(struct otus_sip_address *out_address, struct otus_sip_text text,

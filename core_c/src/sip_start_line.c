@@ -110,7 +110,7 @@ static void take_status(struct otus_sip_message *message, struct otus_sip_text t
         message->reason = (struct otus_span){end + 1, to - end - 1};
     /* RFC 3261 7.2: Status-Line = SIP-Version SP Status-Code SP Reason-Phrase CRLF; the
      * phrase may be empty, its SP may not be missing. */
-    else
+    if (end == to || text.octets[end] != ' ')
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
 }
 
@@ -123,7 +123,7 @@ static bool parse_status_line(struct otus_sip_message *message, struct otus_sip_
     if (!otus_equals_nocase(text.octets + from, end - from, version_text, 7))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
     uint32_t code = skip_blank(text.octets, end, to);
-    if (code - end != 1)
+    if (code - end != 1 || text.octets[end] != ' ')
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
     take_status(message, text, code, to);
     return true;
@@ -162,10 +162,10 @@ static bool has_bad_hostport(struct otus_sip_text text, struct otus_span uri)
     uint32_t colon = otus_find3(octets, text.len, host, end, ':', ';', '?');
     if (colon == end || octets[colon] != ':')
         return host == end;
-    uint32_t port = colon + 1;
-    while (port < end && otus_is_digit(octets[port]))
-        port++;
-    return port == colon + 1 || (port < end && octets[port] != ';' && octets[port] != '?');
+    uint64_t port;
+    uint32_t port_end = otus_find2(octets, text.len, colon + 1, end, ';', '?');
+    struct otus_span digits = {colon + 1, port_end - colon - 1};
+    return !otus_sip_parse_number(&port, text, digits, UINT16_MAX);
 }
 
 static void take_request_uri(struct otus_sip_message *message, struct otus_sip_text text,
@@ -198,11 +198,12 @@ static bool parse_request_line(struct otus_sip_message *message, struct otus_sip
     uint32_t uri = skip_blank(octets, method_end, to);
     uint32_t end = trim_blank(octets, uri, to);
     uint32_t version = last_word(octets, uri, end);
-    bool bad = uri - method_end != 1 || end != to;
+    /* RFC 3261 25.1: Method SP Request-URI SP SIP-Version CRLF, and SP is no tab. */
+    bool bad = uri - method_end != 1 || octets[method_end] != ' ' || end != to;
     uint32_t uri_end;
     if (starts_version(octets + version, end - version)) {
         uri_end = trim_blank(octets, uri, version);
-        bad = bad || version - uri_end != 1;
+        bad = bad || version - uri_end != 1 || octets[uri_end] != ' ';
         if (!otus_equals_nocase(octets + version, end - version, version_text, 7))
             otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
     } else {

@@ -62,6 +62,7 @@ ADDRESSES: list[tuple[str, str | None, str | None, str | None, bool]] = [
     ("<sip:alice@a>;;tag=5", None, "sip:alice@a", "5", True),
     ("<sip:alice@a>;tag=5;", None, "sip:alice@a", "5", True),
     ("<sip:alice@a>;tag=", None, "sip:alice@a", "", True),
+    ("*", None, "*", None, True),
     ("alice@a;tag=5", None, "alice@a", "5", True),
     ("", None, None, None, True),
 ]
@@ -100,9 +101,40 @@ STATUS_LINES: list[tuple[str, int, str | None, bool]] = [
     ("SIP/2.0 4294967301 Long", 0, "Long", True),
     ("SIP/2.0 -20 Negative", 0, "Negative", True),
     ("SIP/2.0 2x0 Word", 0, "Word", True),
+    ("SIP/2.0\t200 OK", 200, "OK", True),
+    ("SIP/2.0 200\tOK", 200, "OK", True),
     ("SIP/2.0  200  OK", 200, " OK", True),
     ("sip/2.0 200 OK", 200, "OK", False),
     ("SIP/3.0 200 OK", 200, "OK", True),
+]
+
+# Request line: method, Request-URI, what is reported.
+REQUEST_LINES: list[tuple[str, str, str, set[str]]] = [
+    ("INVITE sip:a@b SIP/2.0", "INVITE", "sip:a@b", set()),
+    ("INVITE sip:a@b sip/2.0", "INVITE", "sip:a@b", set()),
+    ("INVITE tel:+1-201;phone-context=x SIP/2.0", "INVITE", "tel:+1-201;phone-context=x", set()),
+    (
+        "INVITE sip:a@[2001:db8::1]:65535;x=y SIP/2.0",
+        "INVITE",
+        "sip:a@[2001:db8::1]:65535;x=y",
+        set(),
+    ),
+    ("OPTIONS urn:service:sos SIP/2.0", "OPTIONS", "urn:service:sos", set()),
+    ("INVITE  sip:a@b SIP/2.0", "INVITE", "sip:a@b", {"bad_start_line"}),
+    ("INVITE sip:a@b  SIP/2.0", "INVITE", "sip:a@b", {"bad_start_line"}),
+    ("INVITE\tsip:a@b SIP/2.0", "INVITE", "sip:a@b", {"bad_start_line"}),
+    ("INVITE sip:a@b\tSIP/2.0", "INVITE", "sip:a@b", {"bad_start_line"}),
+    ("INVITE sip:a@b SIP/2.0 ", "INVITE", "sip:a@b", {"bad_start_line"}),
+    ("INVITE sip:a@b", "INVITE", "sip:a@b", {"bad_start_line", "bad_version"}),
+    ("INVITE sip:a@b SIP/2.00", "INVITE", "sip:a@b", {"bad_version"}),
+    ("INVITE sip:a@b SIP/7.0", "INVITE", "sip:a@b", {"bad_version"}),
+    ("INVITE <sip:a@b> SIP/2.0", "INVITE", "sip:a@b", {"bad_request_uri"}),
+    ("INVITE sip:a b@c SIP/2.0", "INVITE", "sip:a b@c", {"bad_request_uri"}),
+    ("INVITE sip:a@b?Subject=x SIP/2.0", "INVITE", "sip:a@b?Subject=x", {"bad_request_uri"}),
+    ("INVITE sip:a@b:65536 SIP/2.0", "INVITE", "sip:a@b:65536", {"bad_request_uri"}),
+    ("INVITE sip:a@b: SIP/2.0", "INVITE", "sip:a@b:", {"bad_request_uri"}),
+    ("INVITE a@b SIP/2.0", "INVITE", "a@b", {"bad_request_uri"}),
+    ("OPTIONS * SIP/2.0", "OPTIONS", "*", {"bad_request_uri"}),
 ]
 
 FIELDS = {
@@ -165,3 +197,14 @@ def test_status_lines(sip_dump: SipDump, tmp_path: Path) -> None:
         bad = {"bad_status_code", "bad_start_line", "bad_version"} & set(fields["anomalies"])
         got.append((line, fields["status_code"], fields["reason"], bool(bad)))
     assert got == STATUS_LINES
+
+
+def test_request_lines(sip_dump: SipDump, tmp_path: Path) -> None:
+    """Method and Request-URI are found, and each defect of the line has its name."""
+    messages = [message(start=line, CSeq=f"1 {method}") for line, method, *_ in REQUEST_LINES]
+    dumps = read(sip_dump, tmp_path, messages)
+    got = []
+    for (line, *_), dump in zip(REQUEST_LINES, dumps, strict=True):
+        fields = dump.fields
+        got.append((line, fields["method"], fields["request_uri"], set(fields["anomalies"])))
+    assert got == REQUEST_LINES

@@ -264,6 +264,26 @@ def test_an_interface_that_goes_and_comes_back_is_captured_on_again(
 
 
 @pytest.mark.root
+def test_tasks_on_one_interface_each_see_every_packet(hosts: TwoHosts, tmp_path: Path) -> None:
+    """Each task has a fanout group of its own: pipelines share packets, tasks do not."""
+    write_config(tmp_path)
+    with DaemonProcess(tmp_path, fake=False, prefix=hosts.inside(hosts.callee)) as daemon:
+        for task_id in ("a", "b"):
+            task = live(task_id, INTERFACE)
+            task["capture"]["fanout_size"] = 2
+            ok(daemon.call("task.create", task=task))
+        for _ in range(5):
+            _send(hosts)
+
+        def reported(task_id: str) -> int:
+            return figures_of(ok(daemon.call("task.status", id=task_id))).reported
+
+        wait_until(lambda: [reported("a"), reported("b")] == [5, 5])
+        assert len(ok(daemon.call("task.status", id="a"))["pipelines"]) == 2
+        assert daemon.stop() == 0
+
+
+@pytest.mark.root
 def test_a_task_whose_interface_is_not_there_yet_at_the_start_is_brought_back_when_it_is(
     hosts: TwoHosts, tmp_path: Path
 ) -> None:
@@ -375,6 +395,7 @@ class _SmallDisk:
         return (self.inside / "otus.log").read_text().count("}\n")
 
 
+@pytest.mark.root
 def test_a_disk_that_is_full_refuses_tasks_and_leaves_the_running_ones_alone(
     network_namespaces: None, tmp_path: Path
 ) -> None:

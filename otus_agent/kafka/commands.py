@@ -93,6 +93,8 @@ class CommandDoor:
         self._task: asyncio.Task[None] | None = None
         # Held while a command runs: a partition is not given up under it.
         self._busy = asyncio.Lock()
+        self._giving_up = False
+        self._next: dict[TopicPartition, int] = {}
         self._consumer: AIOKafkaConsumer | None = None
         self._producer: AIOKafkaProducer | None = None
         self.connected = False
@@ -166,8 +168,9 @@ class CommandDoor:
             log.info("fleet commands: listening on %s", self._kafka.command_topic)
             yield
         finally:
-            self.connected = False
+            self.connected = self._giving_up = False
             self._consumer = self._producer = None
+            self._next.clear()
             await close(consumer)
             await close(producer)
 
@@ -182,27 +185,34 @@ class CommandDoor:
 
     # --- Partitions ----------------------------------------------------------
 
-    async def settle_positions(self, partitions: set[TopicPartition]) -> None:
-        """Where a partition without a commit begins: with what the TTL still lets pass."""
-        consumer = self._consumer
-        if consumer is None:
-            return
-        since_s = self._clock() - self._kafka.command_ttl - self._kafka.clock_skew
-        for partition in partitions:
-            if await consumer.committed(partition) is not None:
-                continue
-            # The end is asked for first: what comes in between is then not skipped.
-            end = (await consumer.end_offsets([partition]))[partition]
-            found = await consumer.offsets_for_times({partition: int(since_s * 1000)})
-            first = found.get(partition)
-            offset = end if first is None else first.offset
-            consumer.seek(partition, offset)
-            await self._commit(partition, offset)
-
-    async def finish_in_hand(self) -> None:
-        """Returns when no command runs."""
+    async def give_up_partitions(self) -> None:
+        """Returns when no command runs; none begins before `take_partitions`."""
+        self._giving_up = True
         async with self._busy:
-            pass
+            self._next.clear()
+
+    def take_partitions(self) -> None:
+        """Partitions are ours, until `give_up_partitions`."""
+        self._giving_up = False
+
+    async def _next_offset(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
+        """The first offset that is still to be judged; without a commit, what the TTL lets pass."""
+        known = self._next.get(partition)
+        if known is None:
+            async with asyncio.timeout(REQUEST_TIMEOUT_S):
+                known = await consumer.committed(partition)
+                if known is None:
+                    known = await self._offset_by_age(consumer, partition)
+            self._next[partition] = known
+        return known
+
+    async def _offset_by_age(self, consumer: AIOKafkaConsumer, partition: TopicPartition) -> int:
+        since_s = self._clock() - self._kafka.command_ttl - self._kafka.clock_skew
+        # The end is asked for first: what comes in between is then not skipped.
+        end: int = (await consumer.end_offsets([partition]))[partition]
+        found = await consumer.offsets_for_times({partition: int(since_s * 1000)})
+        first = found.get(partition)
+        return end if first is None else int(first.offset)
 
     async def _commit(self, partition: TopicPartition, offset: int) -> None:
         """Commits one explicit offset. One that fails is made good by the next, or the journal."""
@@ -218,12 +228,21 @@ class CommandDoor:
     # --- Messages ------------------------------------------------------------
 
     async def _take(self, partition: TopicPartition, message: ConsumerRecord) -> None:
-        if self._consumer is None or partition not in self._consumer.assignment():
+        consumer = self._consumer
+        if consumer is None or partition not in consumer.assignment():
             return  # another member of the group has it now
+        if self._giving_up:
+            consumer.seek(partition, message.offset)  # whoever gets the partition gets it anew
+            return
+        first = await self._next_offset(consumer, partition)
+        if message.offset < first:
+            consumer.seek(partition, first)
+            return
         self.counts["received"] += 1
         answer = await self.handle(message.value)
         if answer is not None and not await self._answer(answer):
             return  # stopping without a broker: not committed, so it comes again
+        self._next[partition] = message.offset + 1
         await self._commit(partition, message.offset + 1)
 
     async def handle(self, value: bytes | None) -> dict[str, Any] | None:
@@ -395,10 +414,10 @@ class _Rebalance(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         if revoked:
-            await self._door.finish_in_hand()
+            await self._door.give_up_partitions()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        await self._door.settle_positions(assigned)
+        self._door.take_partitions()
 
 
 def _encoded(answer: Mapping[str, Any], limit: int) -> bytes:

@@ -1,4 +1,4 @@
-"""One consumer group for several agents: what a rebalance does to commands."""
+"""The command topic of a real broker: what a rebalance does, and what it keeps out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, Producer
 
 from integration.consuming import create_topic, read
 from kafka_broker.broker import Broker
@@ -91,13 +91,13 @@ async def test_a_rebalance_neither_doubles_nor_loses_a_command(
         await wait_until_async(lambda: "hold-0" in first.ran, 60)
 
         revoked = asyncio.Event()
-        finish_in_hand = first.door.finish_in_hand
+        give_up_partitions = first.door.give_up_partitions
 
         async def noticed() -> None:
             revoked.set()
-            await finish_in_hand()
+            await give_up_partitions()
 
-        first.door.finish_in_hand = noticed  # type: ignore[method-assign]
+        first.door.give_up_partitions = noticed  # type: ignore[method-assign]
         second = await stack.enter_async_context(member(kafka, 2, tmp_path))
         async with asyncio.timeout(60):
             await revoked.wait()
@@ -113,3 +113,27 @@ async def test_a_rebalance_neither_doubles_nor_loses_a_command(
     told = [json.loads(message.value()) for message in read(broker.bootstrap, answers, len(names))]
     assert sorted(answer["request_id"] for answer in told) == sorted(names)
     assert not any(answer.get("duplicate") for answer in told)
+
+
+@pytest.mark.parametrize("compression_type", ["producer", "uncompressed"])
+def test_a_topic_without_compression_keeps_bombs_out(
+    broker: Broker, topic_name: Callable[[str], str], compression_type: str
+) -> None:
+    """docs/fleet.md: the broker then measures what agents would have to hold."""
+    topic = topic_name("bomb")
+    create_topic(broker.bootstrap, topic, 1, **{"compression.type": compression_type})
+    errors: list[KafkaError | None] = []
+    producer = Producer(
+        {
+            "bootstrap.servers": broker.bootstrap, "log_level": 0, "compression.type": "zstd",
+            "message.max.bytes": 100_000_000,
+        }
+    )  # fmt: skip
+    producer.produce(topic, bytes(50_000_000), on_delivery=lambda error, _: errors.append(error))
+    producer.flush(60)
+    (error,) = errors
+    if compression_type == "producer":
+        assert error is None, "the attack does not even work: this test shows nothing"
+    else:
+        assert error is not None
+        assert error.code() == KafkaError.MSG_SIZE_TOO_LARGE

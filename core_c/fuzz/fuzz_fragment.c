@@ -4,7 +4,10 @@
 #include "decode_checks.h"
 #include "otus/reassembly.h"
 
-enum { STEP_LEN = 7, MAX_STEPS = 400 };
+enum { STEP_LEN = 7, MAX_STEPS = 400, NUM_IDS = 4, MAX_PLACE = 1 << 17 };
+
+/* What every datagram of an identification holds, up to where a fragment can reach. */
+static uint8_t octets_of[NUM_IDS][MAX_PLACE];
 
 struct fuzz_pool {
     struct otus_counters counters;
@@ -14,14 +17,17 @@ struct fuzz_pool {
     uint64_t num_whole;
 };
 
-static uint8_t octet_at(uint32_t id, uint32_t place)
+static void fill_octets(void)
 {
-    return (uint8_t)(id * 31 + place * 7 + (place >> 8));
+    for (uint32_t id = 0; id < NUM_IDS; id++) {
+        for (uint32_t place = 0; place < MAX_PLACE; place++)
+            octets_of[id][place] = (uint8_t)(id * 31 + place * 7 + (place >> 8));
+    }
 }
 
 static void require_pool_balance(const struct fuzz_pool *f)
 {
-    FUZZ_REQUIRE(f->num_put == f->num_whole + checks_group(&f->counters, "fragment") +
+    FUZZ_REQUIRE(f->num_put == f->num_whole + checks_group(&f->counters, OTUS_GROUP_FRAGMENT) +
                                    f->counters.value[OTUS_COUNT_FRAGMENTS_HELD]);
     FUZZ_REQUIRE(f->counters.value[OTUS_COUNT_DATAGRAMS_HELD] <=
                  f->counters.value[OTUS_COUNT_FRAGMENTS_HELD]);
@@ -30,7 +36,6 @@ static void require_pool_balance(const struct fuzz_pool *f)
 /* step: ids and flags, offset in units (2), length (2), header length, time */
 static void put_step(struct fuzz_pool *f, const uint8_t step[STEP_LEN])
 {
-    static uint8_t octets[65536];
     uint8_t header[255] = {0};
     uint8_t src_ip[16] = {(uint8_t)(step[0] >> 2 & 3)};
     uint8_t dst_ip[16] = {1};
@@ -40,8 +45,6 @@ static void put_step(struct fuzz_pool *f, const uint8_t step[STEP_LEN])
     uint32_t len = otus_load_be16(step + 3);
     if ((step[0] & 0x80) == 0)
         len &= 0xfff8; /* mostly a possible length */
-    for (uint32_t i = 0; i < len; i++)
-        octets[i] = octet_at(id, off + i);
     f->now_ns += step[6] * UINT64_C(1000000);
     struct otus_fragment fragment = {
         .src_ip = src_ip,
@@ -50,7 +53,7 @@ static void put_step(struct fuzz_pool *f, const uint8_t step[STEP_LEN])
         .id = id,
         .off = off,
         .header = {header, version == 4 ? 20u + (step[5] & 10) * 4u : 40u + (step[5] & 26) * 8u},
-        .payload = {octets, len},
+        .payload = {octets_of[id] + off, len},
         .next_header_at = version == 4 ? 0 : 6,
         .protocol = 17,
         .version = version,
@@ -64,26 +67,35 @@ static void put_step(struct fuzz_pool *f, const uint8_t step[STEP_LEN])
         f->num_whole++;
         uint32_t hlen = datagram.at[1];
         FUZZ_REQUIRE(datagram.at[0] >> 4 == version && datagram.len > hlen);
-        for (uint32_t i = hlen; i < datagram.len; i++)
-            FUZZ_REQUIRE(datagram.at[i] == octet_at(id, i - hlen));
+        FUZZ_REQUIRE(memcmp(datagram.at + hlen, octets_of[id], datagram.len - hlen) == 0);
     }
     require_pool_balance(f);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len);
 
-int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
+/* One pool for all inputs: a flush leaves it as it was opened. */
+static void open_pool(struct fuzz_pool *f)
 {
-    static struct fuzz_pool f;
-    struct otus_reassembly_config config = {
+    static const struct otus_reassembly_config config = {
         .max_datagrams = 5,
         .max_fragments = 12,
         .max_octets = 36 * OTUS_REASSEMBLY_BLOCK,
         .max_datagrams_per_source = 3,
         .timeout_ms = 300,
     };
-    memset(&f, 0, sizeof f);
-    FUZZ_REQUIRE(otus_reassembly_new(&f.pool, &config, &f.counters) == OTUS_OK);
+    fill_octets();
+    FUZZ_REQUIRE(otus_reassembly_new(&f->pool, &config, &f->counters) == OTUS_OK);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
+{
+    static struct fuzz_pool f;
+    if (f.pool == NULL)
+        open_pool(&f);
+    memset(&f.counters, 0, sizeof f.counters);
+    f.num_put = 0;
+    f.num_whole = 0;
     for (uint32_t n = 0; n < MAX_STEPS && len >= STEP_LEN; n++) {
         put_step(&f, octets);
         octets += STEP_LEN;
@@ -92,6 +104,5 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
     otus_reassembly_flush(f.pool);
     FUZZ_REQUIRE(f.counters.value[OTUS_COUNT_FRAGMENTS_HELD] == 0);
     require_pool_balance(&f);
-    otus_reassembly_free(f.pool);
     return 0;
 }

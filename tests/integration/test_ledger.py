@@ -8,6 +8,7 @@ time. Whenever things come to rest, the frames explained are the frames sent.
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from hypothesis.stateful import (
 
 from ledger_plugins import CONTROLS, REPORTER_MOODS, STAGE_MOODS, Control
 from ledger_traffic import KINDS, Traffic
-from ledger_world import AgentThread, FileWire, VethWire, Wire, soak_seconds
+from ledger_world import AgentThread, FileWire, VethWire, Wire, in_namespace, soak_seconds
 from namespaces import TwoHosts
 from otus_agent.ledger import Ledger
 from otus_agent.task import Task
@@ -474,6 +475,38 @@ def test_from_files_every_frame_is_explained(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_live_every_frame_is_explained(hosts: TwoHosts, tmp_path: Path) -> None:
     explore_live(hosts, tmp_path)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("interface", ["lo", "any"])
+def test_a_frame_that_the_socket_shows_twice_counts_once(
+    hosts: TwoHosts, tmp_path: Path, interface: str
+) -> None:
+    """On loopback each frame is seen going out and coming in; the ledger knows of one."""
+
+    def loopback() -> socket.socket:
+        opened = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+        opened.bind(("lo", 0))
+        return opened
+
+    control = CONTROLS["twice"] = Control()
+    with AgentThread(tmp_path, hosts.callee) as running:
+        task = {
+            "id": "twice",
+            "capture": {"type": "afpacket", "interface": interface},
+            "reporters": [{"type": "unruly", "config": {"task": "twice"}}],
+        }
+        running.command("task.create", task=task)
+        with in_namespace(hosts.callee, loopback) as sender:
+            for frame in Traffic(1).make("calls", 40):
+                sender.send(frame)
+        entry: Any = running.agent.supervisor.get("twice")
+        ledger = entry.task.ledger
+        wait_until(lambda: ledger().equation("decode").total == 40, REST_S, ledger())
+        running.command("task.delete", id="twice")
+    assert control.reporter == "good"
+    assert ledger().balanced, ledger().imbalances
+    assert ledger().equation("capture").parts == {"dropped[kernel]": 0, "received[frames]": 40}
 
 
 @pytest.mark.soak

@@ -459,7 +459,7 @@ class Pipeline:
     def set_label(self, record: int, name: str, value: str) -> None:
         """Set a label of a record; one that finds no room is counted."""
         name_slice, name_pin = _slice(name.encode())
-        value_slice, value_pin = _slice(value.encode("utf-8", "surrogateescape"))
+        value_slice, value_pin = _slice(_octets(value))
         lib.otus_pipeline_label(self._handle, record, name_slice[0], value_slice[0])
         del name_pin, value_pin
 
@@ -535,6 +535,14 @@ class Pipeline:
             self._last = (self._read_counters(), self._read_stats(), self._read_latency())
             handle, self._handle = self._handle, None
             lib.otus_pipeline_close(handle)
+
+
+def _octets(value: str) -> bytes:
+    """Return the octets that a text stands for; halves of a character become '?'."""
+    try:
+        return value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return value.encode("utf-8", "replace")
 
 
 def _slice(octets: bytes) -> tuple[Any, Any]:

@@ -193,6 +193,23 @@ class Strict(StunParser):
         raise PacketTooShort("cut off")
 
 
+class HalfCharacter(StunParser):
+    """As json.loads() makes of what traffic says: a str that UTF-8 can't hold."""
+
+    def handle(self, packet: DecodedPacket) -> tuple[dict[str, Any], dict[str, str]]:
+        return {}, {"stun.odd": "a\ud800b"}
+
+
+async def test_a_label_with_half_a_character_fails_nobody(capture: str) -> None:
+    """It was an exception outside of the plugin's containment: traffic could end the task."""
+    plugin = factory(PluginKind.PARSER, "stun", HalfCharacter)
+    task, out = make_task(capture, plugin, parsers=["stun", "sip"])
+    await run_task(task)
+    assert task.last_error is None
+    assert [p.labels.get("stun.odd") for p in out.packets] == [None, "a?b", None, None]
+    check(task.ledger())
+
+
 class BadPayload(StunParser):
     def handle(self, packet: DecodedPacket) -> tuple[dict[str, Any], dict[str, str]]:
         return {"object": object()}, {}

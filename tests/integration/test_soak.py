@@ -23,8 +23,7 @@ from waiting import wait_until
 pytestmark = [pytest.mark.soak, pytest.mark.root]
 
 REST_S = 120.0
-WARM_UP = 0.3
-"""Of the time: pools, queues and caches fill up to their bounds."""
+WARM_UP_TENTHS = 3
 MAX_GROWTH_OCTETS = 24 << 20
 
 
@@ -132,18 +131,17 @@ def test_a_daemon_under_traffic_and_faults(network_namespaces: None, tmp_path: P
         with DaemonProcess(tmp_path, fake=False, prefix=hosts.inside(hosts.callee)) as daemon:
             soak = Soak(daemon, wire)
             soak.ok("task.create", task=live_task(wire))
-            warm = highest = 0
-            while (elapsed := time.monotonic() - begun) < seconds:
-                soak.round()
-                if elapsed >= WARM_UP * seconds:
-                    warm = warm or soak.resident_octets()
-                    highest = max(highest, soak.resident_octets())
-            last = soak.resident_octets()
+            resident: list[int] = []
+            for tenth in range(1, 11):
+                while time.monotonic() - begun < seconds * tenth / 10:
+                    soak.round()
+                resident.append(soak.resident_octets())
             print(
-                f"{soak.rounds} rounds, {wire.arrived} frames; resident after warm-up "
-                f"{warm >> 10} KiB, at most {highest >> 10} KiB, at the end {last >> 10} KiB"
+                f"{soak.rounds} rounds, {wire.arrived} frames; resident memory in KiB after each "
+                f"tenth of the time: {' '.join(str(octets >> 10) for octets in resident)}"
             )
-            assert last - warm < MAX_GROWTH_OCTETS
+            # The first tenths fill pools, queues and caches up to their bounds.
+            assert resident[-1] - resident[WARM_UP_TENTHS] < MAX_GROWTH_OCTETS
             final = soak.ok("task.delete", id="live", timeout="2s")
             assert final["ledger"]["balanced"], final["ledger"]["imbalances"]
             assert daemon.stop() == 0

@@ -27,10 +27,15 @@ from frames import sip, udp, write_pcap
 from kafka_broker.certificates import make_certificates
 from otus_agent.agent import Agent
 from otus_agent.config.metrics import MetricsConfig
+from otus_agent.registry import PluginRegistry
 from otus_agent.telemetry import Telemetry
 from otus_agent.telemetry.endpoint import Endpoint
 from otus_agent.telemetry.metrics import METRICS, Kind
 from otus_sdk.errors import OtusError
+from otus_sdk.factory import PluginFactory, PluginKind
+from otus_sdk.model import CaptureStats, RawPacket
+from otus_sdk.protocols import PacketSink
+from tasks import Plugin
 from waiting import wait_until_async
 
 Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
@@ -143,6 +148,57 @@ async def test_a_deleted_task_disappears_and_a_new_one_starts_at_zero(
     await create(agent, task(tmp_path))
     got = await scrape(telemetry)
     assert value(got, "otus_capture_packets_total", task="calls", interface="pcap") == 4
+
+
+class FlakyCapturer(Plugin):
+    """Captures four frames and fails; the second time it stays."""
+
+    name = "flaky"
+    runs: ClassVar[int] = 0
+
+    def init(self, config: Any) -> None:
+        self.stopped = threading.Event()
+
+    def stop(self) -> None:
+        self.stopped.set()
+
+    def capture(self, output: PacketSink) -> None:
+        FlakyCapturer.runs += 1
+        output.put([RawPacket(udp(sip(call_id=f"call-{i}")), 10**18 + i) for i in range(4)])
+        if FlakyCapturer.runs == 1:
+            raise RuntimeError("told to fail")
+        self.stopped.wait(60)
+
+    def stats(self) -> CaptureStats:
+        return CaptureStats()
+
+
+async def test_a_restarted_task_counts_from_zero(tmp_path: Path) -> None:
+    """What the failed run counted is gone: Prometheus sees a reset, and adds it up once."""
+    registry = PluginRegistry.load()
+    registry.add(PluginFactory(PluginKind.CAPTURER, "flaky", FlakyCapturer), "tests")
+    section = MetricsConfig.model_validate({"listen": "127.0.0.1:0"})
+    whole = config(tmp_path).model_copy(update={"metrics": section})
+    agent = Agent(whole, registry=registry)
+    await agent.start()
+    telemetry = Telemetry(agent)
+    await telemetry.start()
+    try:
+        raw = {**task(tmp_path), "capture": {"type": "flaky"}}
+        await agent.commands.dispatch("task.create", {"task": raw})
+
+        async def runs_again() -> bool:
+            got = await scrape(telemetry)
+            captured = value(got, "otus_capture_packets_total", task="calls", interface="flaky")
+            running = value(got, "otus_task_status", task="calls", status="running")
+            assert captured in (0, 4, None)
+            return FlakyCapturer.runs == 2 and running == 1 and captured == 4
+
+        await wait_until_async(runs_again, 60)
+        assert agent.supervisor.get("calls").restarts == 1
+    finally:
+        await telemetry.stop()
+        await agent.stop(5)
 
 
 async def test_every_metric_of_the_table_is_described(agent: Agent, telemetry: Telemetry) -> None:

@@ -22,6 +22,7 @@ enum {
     KEY_WORDS = 5,
     VALUE_WORDS = 17,
     KEPT_OCTETS = OTUS_FLOW_MAX_VALUE - 17,
+    HASHED_OCTETS = 256, /* of a tag or branch */
 };
 static_assert(sizeof(struct otus_flow_key) == KEY_WORDS * 8, "compared as words");
 static_assert(sizeof(struct otus_flow_value) <= VALUE_WORDS * 8, "copied as words");
@@ -85,11 +86,13 @@ uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry,
 uint32_t otus_flow_hash_text(const struct otus_flow_registry *registry, struct otus_slice text)
 {
     uint64_t hash = registry->seed[0] ^ text.len;
-    if (text.len == 0)
+    /* Of a longer one the start and the length tell enough, and each endpoint asks. */
+    uint32_t len = text.len < HASHED_OCTETS ? text.len : HASHED_OCTETS;
+    if (len == 0)
         return 0;
-    for (uint32_t i = 0; i < text.len; i += 8) {
+    for (uint32_t i = 0; i < len; i += 8) {
         uint64_t word = 0;
-        memcpy(&word, text.at + i, text.len - i < 8 ? text.len - i : 8);
+        memcpy(&word, text.at + i, len - i < 8 ? len - i : 8);
         hash = mix(hash ^ word, registry->seed[1] + i);
     }
     return tag_of(hash);

@@ -1,5 +1,5 @@
 /* The flow registry, alone and under threads. */
-#include "otus/flow.h"
+#include "flow_internal.h"
 
 #include <pthread.h>
 #include <stdlib.h>
@@ -281,6 +281,28 @@ static void test_more_forks_than_remembered(void)
     otus_flow_registry_free(scene.registry);
 }
 
+/* Each endpoint of a description asks for its owner, so of a long tag no more than the start
+ * and the length are looked at; short ones differ by any octet. */
+static void test_long_tags(void)
+{
+    struct otus_flow_registry *registry = registry_of(100, 1000);
+    uint8_t a[60000], b[60000];
+    memset(a, 'x', sizeof a);
+    memset(b, 'x', sizeof b);
+    b[sizeof b - 1] = 'y';
+    struct otus_slice long_a = {a, sizeof a}, long_b = {b, sizeof b};
+    CHECK_EQ(otus_flow_hash_text(registry, long_a), otus_flow_hash_text(registry, long_b));
+    for (uint32_t len = 1; len < 100; len++) {
+        b[len - 1] = 'y';
+        struct otus_slice one = {a, len}, other = {b, len}, longer = {a, len + 1};
+        CHECK(otus_flow_hash_text(registry, one) != otus_flow_hash_text(registry, other));
+        CHECK(otus_flow_hash_text(registry, one) != otus_flow_hash_text(registry, longer));
+        b[len - 1] = 'x';
+    }
+    CHECK_EQ(otus_flow_hash_text(registry, NOBODY), 0);
+    otus_flow_registry_free(registry);
+}
+
 /* A Call-ID of any length names its call and no other. */
 static void test_long_call_ids(void)
 {
@@ -456,6 +478,7 @@ int main(void)
     test_legs();
     test_challenged();
     test_more_forks_than_remembered();
+    test_long_tags();
     test_long_call_ids();
     test_flood();
     test_sweep();

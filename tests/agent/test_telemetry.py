@@ -7,6 +7,7 @@ import base64
 import contextlib
 import gzip
 import ssl
+import struct
 import threading
 import urllib.error
 import urllib.request
@@ -23,7 +24,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent_fakes import config
-from frames import sip, udp, write_pcap
+from frames import ethernet, sip, udp, write_pcap
 from kafka_broker.certificates import make_certificates
 from otus_agent.agent import Agent
 from otus_agent.config.metrics import MetricsConfig
@@ -133,6 +134,29 @@ async def test_the_names_that_the_specification_fixes(
     assert value(got, "otus_ledger_balanced", task="calls") == 1
     unmatched = {"task": "calls", "pipeline": "calls-0", "group": "unmatched", "reason": "dropped"}
     assert value(got, "otus_pipeline_outcomes_total", **unmatched) == 1
+
+
+def fragment(identification: int, offset: int) -> bytes:
+    """An IPv4 fragment of 8 octets, more to come."""
+    head = struct.pack(
+        "!BBHHHBBH", 0x45, 0, 28, identification, 0x2000 | offset // 8, 64, 17, 0
+    ) + bytes((192, 0, 2, 1, 192, 0, 2, 2))
+    return ethernet(head + bytes(8))
+
+
+async def test_fragments_that_wait_are_shown(
+    agent: Agent, telemetry: Telemetry, tmp_path: Path
+) -> None:
+    """Two fragments of one datagram and one of another, none complete; the ledger balances."""
+    raw = task(tmp_path)
+    waiting = [fragment(1, 0), fragment(1, 16), fragment(2, 8)]
+    messages = [udp(sip(call_id=f"call-{i}")) for i in range(3)]
+    write_pcap(tmp_path / "calls.pcap", waiting + messages)
+    await create(agent, raw)
+    got = await scrape(telemetry)
+    assert value(got, "otus_reassembly_active_fragments", task="calls") == 3
+    assert value(got, "otus_reassembly_active_datagrams", task="calls") == 2
+    assert value(got, "otus_ledger_balanced", task="calls") == 1
 
 
 async def test_a_deleted_task_disappears_and_a_new_one_starts_at_zero(

@@ -11,6 +11,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -173,6 +174,7 @@ def both_forms(batch: Batch, index: int, record_type: Any) -> dict[str, Any]:
     text = batch.json(index)
     assert b"\n" not in text
     record: dict[str, Any] = json.loads(text.decode("utf-8", "strict"))
+    assert orjson.loads(text) == record  # strict about surrogates and control characters
     expected = as_json(record_type.FromString(batch.protobuf(index)))
     if record["payload_type"] == "raw":
         expected["payload"] = record["payload"]

@@ -20,6 +20,7 @@ INVALID_REQUEST = -32600
 INTERNAL_ERROR = -32603
 
 MAX_BATCH = 1_000
+MAX_ANSWER_OCTETS = 33_554_432
 
 Dispatch = Callable[[str, dict[str, Any]], Awaitable[Any]]
 
@@ -67,9 +68,23 @@ async def handle(message: bytes | bytearray, dispatch: Dispatch) -> bytes | None
     if len(request) > MAX_BATCH:
         return encode(error_answer(INVALID_REQUEST, f"more than {MAX_BATCH} calls in a batch"))
     # In order, one after the other: a batch may create and then look.
-    answers = [await _call(call, dispatch) for call in request]
-    encoded = [encode(answer) for answer in answers if answer is not None]
+    encoded: list[bytes] = []
+    octets = 0
+    for call in request:
+        if octets > MAX_ANSWER_OCTETS:
+            why = "not run: the answers before it are too long together"
+            encoded.append(encode(error_answer(-32000, why, _id_of(call))))
+            continue
+        answer = await _call(call, dispatch)
+        if answer is not None:
+            encoded.append(encode(answer))
+            octets += len(encoded[-1])
     return b"[" + b",".join(encoded) + b"]" if encoded else None
+
+
+def _id_of(call: Any) -> Any:
+    request_id = call.get("id") if isinstance(call, dict) else None
+    return request_id if isinstance(request_id, (str, int, float)) else None
 
 
 async def _call(request: Any, dispatch: Dispatch) -> dict[str, Any] | None:

@@ -38,8 +38,9 @@ BACKLOG = 1_024
 IDLE_TIMEOUT_S = 300.0
 MAX_HEADER_OCTETS = 16_384
 CHUNK_OCTETS = 65_536
-# All requests that are not complete yet together; a short one always has room.
-MAX_UNFINISHED_OCTETS = 67_108_864
+# Requests that are not complete yet and answers that are not read yet, of all clients
+# together; short ones always have room.
+MAX_HELD_OCTETS = 67_108_864
 
 _SO_PEERGROUPS = 59  # asm-generic/socket.h, Linux 4.13
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (\S{1,2000}) HTTP/1\.([01])\r?")
@@ -51,6 +52,7 @@ _REASONS = {
     411: "Length Required",
     413: "Content Too Large",
     431: "Request Header Fields Too Large",
+    503: "Service Unavailable",
 }
 
 
@@ -78,7 +80,7 @@ class _TooLarge(Exception):
 
 
 class _Crowded(Exception):
-    """A long request finds no room beside those of others."""
+    """A long request or answer finds no room beside those of others."""
 
 
 class _HttpRefused(Exception):
@@ -108,7 +110,7 @@ class RpcServer:
         self._connections: set[asyncio.Task[None]] = set()
         self._busy: set[asyncio.Task[None] | None] = set()
         self._counts: Counter[str] = Counter()
-        self.unfinished_octets = 0
+        self.held_octets = 0
         self._allowed_gid: int | None = None
 
     def bind(self) -> None:
@@ -231,9 +233,13 @@ class RpcServer:
             self._busy.discard(task)
 
     @property
-    def max_unfinished_octets(self) -> int:
-        """What all clients together may have sent of requests that are not complete."""
-        return max(MAX_UNFINISHED_OCTETS, self.limits.max_request_octets)
+    def max_held_octets(self) -> int:
+        """What may be held for all clients together."""
+        return max(MAX_HELD_OCTETS, self.limits.max_request_octets)
+
+    def has_room(self, octets: int) -> bool:
+        """Whether as much more may be held."""
+        return self.held_octets + octets <= self.max_held_octets
 
     @property
     def limits(self) -> DaemonConfig:
@@ -257,6 +263,7 @@ class _Connection:
         self._buffer = bytearray()
         self._scanned = 0
         self._accounted = 0
+        self._is_http = False
         # drain() is to return when all is sent: the connection may end then.
         writer.transport.set_write_buffer_limits(high=0)
 
@@ -278,8 +285,11 @@ class _Connection:
             )
         except _Crowded:
             self._server.count("requests_crowded_out")
-            message = "too many long requests at one time: send it again"
-            await self._send_line(jsonrpc.encode(jsonrpc.error_answer(-32000, message)))
+            message = "too many long requests and answers at one time: try again"
+            body = jsonrpc.encode(jsonrpc.error_answer(-32000, message))
+            await (
+                self._send_http(503, body, keep=False) if self._is_http else self._send_line(body)
+            )
         except _HttpRefused as error:
             self._server.count("requests_refused")
             body = jsonrpc.encode(jsonrpc.error_answer(jsonrpc.INVALID_REQUEST, error.message))
@@ -290,12 +300,14 @@ class _Connection:
 
     def _account(self) -> None:
         """Tells the server how much is held here of what is not complete yet."""
-        self._server.unfinished_octets += len(self._buffer) - self._accounted
+        self._server.held_octets += len(self._buffer) - self._accounted
         self._accounted = len(self._buffer)
 
     async def _serve_requests(self, peer: Peer) -> None:
         while (line := await self._read_line(self._server.limits.max_request_octets)) is not None:
-            if (match := _REQUEST_LINE.fullmatch(line)) is not None:
+            match = _REQUEST_LINE.fullmatch(line)
+            self._is_http = match is not None
+            if match is not None:
                 if not await self._serve_http(match, peer):
                     return
             elif line.strip():
@@ -314,6 +326,7 @@ class _Connection:
                 line = bytes(self._buffer[:end])
                 del self._buffer[: end + 1]
                 self._scanned = 0
+                self._account()
                 if len(line) > max_octets:
                     raise _TooLarge
                 return line
@@ -326,12 +339,12 @@ class _Connection:
                 # The last line may lack its end.
                 line, self._scanned = bytes(self._buffer), 0
                 self._buffer.clear()
+                self._account()
                 return line if line.strip() else None
 
     async def _fill(self, deadline: float | None) -> bool:
         """Reads some octets; False at the end of the stream."""
         loop = asyncio.get_running_loop()
-        self._account()
         try:
             async with asyncio.timeout_at(deadline or loop.time() + IDLE_TIMEOUT_S):
                 octets = await self._reader.read(CHUNK_OCTETS)
@@ -341,8 +354,7 @@ class _Connection:
             raise
         self._buffer += octets
         self._account()
-        is_long = len(self._buffer) > CHUNK_OCTETS
-        if is_long and self._server.unfinished_octets > self._server.max_unfinished_octets:
+        if len(self._buffer) > CHUNK_OCTETS and not self._server.has_room(0):
             raise _Crowded
         return bool(octets)
 
@@ -353,6 +365,7 @@ class _Connection:
         body = bytes(self._buffer[:length])
         del self._buffer[:length]
         self._scanned = 0
+        self._account()
         return body
 
     # --- HTTP ----------------------------------------------------------------
@@ -427,9 +440,22 @@ class _Connection:
         await self._send(line + b"\n")
 
     async def _send(self, octets: bytes) -> None:
-        self._writer.write(octets)
-        async with asyncio.timeout(self._server.limits.request_timeout):
-            await self._writer.drain()
+        """Sends, and waits until it is read.
+
+        Raises:
+            _Crowded: too much waits already for clients that do not read.
+            TimeoutError: this client does not read.
+        """
+        server = self._server
+        if len(octets) > CHUNK_OCTETS and not server.has_room(len(octets)):
+            raise _Crowded
+        server.held_octets += len(octets)
+        try:
+            self._writer.write(octets)
+            async with asyncio.timeout(server.limits.request_timeout):
+                await self._writer.drain()
+        finally:
+            server.held_octets -= len(octets)
 
 
 def _peer_of(connection: socket.socket) -> Peer:

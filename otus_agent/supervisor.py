@@ -149,6 +149,18 @@ def parse_task(raw: Mapping[str, Any]) -> TaskConfig:
     return validate(TaskConfig, Source("", dict(raw)))
 
 
+def _by_id(
+    tasks: Sequence[Mapping[str, Any]],
+) -> dict[str, tuple[Mapping[str, Any], TaskConfig]]:
+    wanted: dict[str, tuple[Mapping[str, Any], TaskConfig]] = {}
+    for raw in tasks:
+        config = parse_task(raw)
+        if config.id in wanted:
+            raise TaskAlreadyExists(f"task {config.id!r} is given twice")
+        wanted[config.id] = (raw, config)
+    return wanted
+
+
 def release_memory() -> None:
     """Gives the memory of an ended task back to the system.
 
@@ -479,14 +491,12 @@ class Supervisor:
             it was.
 
         Raises:
-            ConfigurationInvalid: one of the tasks does not hold; nothing was done.
+            ConfigurationInvalid, TaskAlreadyExists, TaskStartFailed: one of the tasks
+                does not hold, is given twice, or they are too many; nothing was done.
         """
-        wanted: dict[str, tuple[Mapping[str, Any], TaskConfig]] = {}
-        for raw in tasks:
-            config = parse_task(raw)
-            if config.id in wanted:
-                raise TaskAlreadyExists(f"task {config.id!r} is given twice")
-            wanted[config.id] = (raw, config)
+        if len(tasks) > self.limits.max_tasks:
+            raise TaskStartFailed(f"{len(tasks)} tasks are more than daemon.max_tasks")
+        wanted = await asyncio.to_thread(_by_id, tasks)
         plan = self._plan(wanted)
         if dry_run:
             return {**plan, "failed": {}, "dry_run": True}

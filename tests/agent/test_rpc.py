@@ -19,9 +19,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent_fakes import fake_agent, task
-from otus_agent import rpc
+from otus_agent import jsonrpc, rpc
 from otus_agent.agent import Agent
-from otus_agent.config.fields import ConfigModel
+from otus_agent.commands import NoParams
 from otus_agent.rpc import RpcServer, SocketInUse
 from waiting import wait_until_async
 
@@ -165,9 +165,6 @@ async def test_a_handler_that_raises_or_answers_nonsense_is_an_internal_error(do
         answer: list[Any] = []
         answer.append(answer)
         return answer
-
-    class NoParams(ConfigModel):
-        """None."""
 
     door.agent.commands.register("raises", NoParams, raises)
     door.agent.commands.register("nested", NoParams, nested)
@@ -319,25 +316,63 @@ async def test_unfinished_requests_of_all_clients_together_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A long one beyond the bound is refused, short ones are served, and it ends with the others."""
-    monkeypatch.setattr(rpc, "MAX_UNFINISHED_OCTETS", 0)
+    monkeypatch.setattr(rpc, "MAX_HELD_OCTETS", 0)
     door = await open_door(tmp_path, max_request_octets=200_000, request_timeout="60s")
     held = [await door.connect() for _ in range(2)]
     for _, writer in held:
         writer.write(b"x" * 90_000)
-    await wait_until_async(lambda: door.server.unfinished_octets == 180_000)
+    await wait_until_async(lambda: door.server.held_octets == 180_000)
     reader, writer = await door.connect()
     writer.write(b"x" * 90_000)
-    assert b"too many long requests" in await reader.read()
+    assert b"too many long requests and answers" in await reader.read()
     writer.close()
     assert door.server.stats()["requests_crowded_out"] == 1
     assert "result" in await door.call("status")
     for _, one in held:
         one.close()
-    await wait_until_async(lambda: door.server.unfinished_octets == 0)
+    await wait_until_async(lambda: door.server.held_octets == 0)
     long = request("status", request_id="x" * 150_000)
     assert b"result" in await door.send(long + b"\n")
-    await wait_until_async(lambda: door.server.unfinished_octets == 0)
+    await wait_until_async(lambda: door.server.held_octets == 0)
     await close_door(door)
+
+
+@pytest.mark.parametrize("as_http", [False, True])
+async def test_answers_that_nobody_reads_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_http: bool
+) -> None:
+    """Clients that do not read hold a bounded part of the daemon's memory, and no other client."""
+    monkeypatch.setattr(rpc, "MAX_HELD_OCTETS", 1_500_000)
+    door = await open_door(tmp_path, max_request_octets=20_000, request_timeout="60s")
+
+    async def long(_params: Any, _origin: Any) -> str:
+        return "x" * 1_000_000
+
+    door.agent.commands.register("long", NoParams, long)
+    reader, writer = await asyncio.open_unix_connection(door.path, limit=1)
+    writer.write(request("long") + b"\n")
+    await wait_until_async(lambda: door.server.held_octets > 500_000)
+    refused = await door.send(http(request("long")) if as_http else request("long") + b"\n")
+    assert b"too many long requests and answers" in refused
+    assert refused.startswith(b"HTTP/1.1 503 ") is as_http
+    assert "result" in await door.call("status")
+    async with asyncio.timeout(60):
+        assert len(await reader.readexactly(1_000_000)) == 1_000_000
+    writer.close()
+    assert len(await door.send(request("long") + b"\n")) > 1_000_000
+    await close_door(door)
+
+
+async def test_a_batch_whose_answers_get_too_long_is_cut_off(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Later calls are told that they were not run."""
+    monkeypatch.setattr(jsonrpc, "MAX_ANSWER_OCTETS", 100)
+    calls = b",".join(request("status", number) for number in (1, 2, 3))
+    first, second, third = json.loads(await door.send(b"[" + calls + b"]\n"))
+    assert "result" in first
+    assert [second["id"], third["id"]] == [2, 3]
+    assert second["error"]["message"].startswith("not run: ")
 
 
 async def test_closing_the_door_waits_for_the_answer_under_way(door: Door) -> None:
@@ -348,9 +383,6 @@ async def test_closing_the_door_waits_for_the_answer_under_way(door: Door) -> No
         running.set()
         await go_on.wait()
         return "done"
-
-    class NoParams(ConfigModel):
-        """None."""
 
     door.agent.commands.register("slow", NoParams, slow)
     idle_reader, idle_writer = await door.connect()

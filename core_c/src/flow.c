@@ -78,8 +78,9 @@ uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry,
 {
     uint64_t words[OTUS_FLOW_MAX_VALUE / 8 + 1] = {0};
     memcpy(words, value->octets, value->len);
-    words[OTUS_FLOW_MAX_VALUE / 8] = value->len;
-    uint64_t hash = hash_words(registry, words, OTUS_FLOW_MAX_VALUE / 8 + 1);
+    uint32_t num = (value->len + 7u) / 8;
+    words[num] = value->len;
+    uint64_t hash = hash_words(registry, words, num + 1);
     return hash == 0 ? 1 : hash;
 }
 

@@ -68,7 +68,7 @@ class SipDump:
 
 
 def build_sip_dump(folder: Path, *flags: str) -> SipDump:
-    """Compiles the program; flags such as `-DOTUS_NO_SIMD` choose the code under test."""
+    """Compiles the program; flags such as `-DOTUS_PORTABLE` choose the code under test."""
     program = folder / "sip_dump"
     core = ROOT / "core_c"
     sources = [path for pattern in SOURCES for path in sorted((core / "src").glob(pattern))]

@@ -5,7 +5,7 @@
 
 #include "octet_search.h"
 
-#if defined(__x86_64__) && !defined(OTUS_NO_SIMD)
+#if defined(__x86_64__) && !defined(OTUS_PORTABLE)
 #include <cpuid.h>
 #include <immintrin.h>
 #endif
@@ -14,6 +14,7 @@
 struct block_masks {
     uint64_t lf;
     uint64_t control; /* every octet below 0x20, line ends and tabs included */
+    uint64_t marks;   /* see struct otus_lines */
 };
 
 /* Appends the offsets of the set bits. Four are written whatever the mask
@@ -52,7 +53,7 @@ static void note_control(struct otus_lines *lines, uint32_t base, uint64_t contr
     }
 }
 
-/* The part of the scan that is the same for every vector unit. */
+/* Takes what a block holds: line ends are listed, control octets judged. */
 static inline uint32_t take_block(struct otus_lines *lines, uint32_t num, uint32_t base,
                                   struct block_masks masks, uint32_t count)
 {
@@ -65,88 +66,128 @@ static inline uint32_t take_block(struct otus_lines *lines, uint32_t num, uint32
     return append_lf(lines->lf, num, masks.lf, base, count);
 }
 
-/* A last block that is not whole is copied, so that nothing past the end is read. */
-static inline const uint8_t *block_at(const struct otus_lines *lines, uint32_t base,
-                                      uint8_t padded[OTUS_LINES_BLOCK])
+/* The masks of the 64 octets at `at`. */
+typedef struct block_masks (*masks_of)(const uint8_t *at);
+
+/* The masks of a last block that is not whole: of the 64 octets that end where the buffer
+ * ends, those in front shifted out, so that nothing behind the end is read. */
+static inline struct block_masks last_masks(const struct otus_lines *lines, uint32_t base,
+                                            masks_of masks_at)
 {
+    uint8_t padded[OTUS_LINES_BLOCK];
     uint32_t left = lines->len - base;
-    if (OTUS_LIKELY(left >= OTUS_LINES_BLOCK))
-        return lines->octets + base;
-    memset(padded, ' ', OTUS_LINES_BLOCK);
-    memcpy(padded, lines->octets + base, left);
-    return padded;
+    struct block_masks masks;
+    if (OTUS_UNLIKELY(lines->len < OTUS_LINES_BLOCK)) {
+        memset(padded, 'a', OTUS_LINES_BLOCK);
+        memcpy(padded, lines->octets + base, left);
+        return masks_at(padded);
+    }
+    masks = masks_at(lines->octets + lines->len - OTUS_LINES_BLOCK);
+    masks.lf >>= OTUS_LINES_BLOCK - left;
+    masks.control >>= OTUS_LINES_BLOCK - left;
+    masks.marks >>= OTUS_LINES_BLOCK - left;
+    return masks;
 }
 
-static inline uint32_t window_end(const struct otus_lines *lines)
+static inline uint32_t count_bits(uint64_t mask)
 {
-    uint32_t left = lines->len - lines->scanned;
-    return lines->scanned + (left < OTUS_LINES_WINDOW ? left : OTUS_LINES_WINDOW);
+    return (uint32_t)__builtin_popcountll(mask);
 }
 
-static inline void end_window(struct otus_lines *lines, uint32_t num, uint32_t end)
+/* The scan, the same for every vector unit: inlined with the unit's masks_at. */
+static inline __attribute__((always_inline)) void scan_window(struct otus_lines *lines,
+                                                              masks_of masks_at)
 {
+    uint32_t num = 0;
+    uint32_t base = lines->scanned;
+    uint32_t left = lines->len - base;
+    uint32_t end = base + (left < OTUS_LINES_WINDOW ? left : OTUS_LINES_WINDOW);
+    uint64_t *marks =
+        lines->marks + (base < OTUS_LINES_MARKED ? base : OTUS_LINES_MARKED) / OTUS_LINES_BLOCK;
+    for (; end - base >= OTUS_LINES_BLOCK; base += OTUS_LINES_BLOCK) {
+        struct block_masks masks = masks_at(lines->octets + base);
+        *marks++ = masks.marks;
+        num = take_block(lines, num, base, masks, count_bits(masks.lf));
+    }
+    if (base != end) {
+        struct block_masks masks = last_masks(lines, base, masks_at);
+        *marks = masks.marks;
+        num = take_block(lines, num, base, masks, count_bits(masks.lf));
+    }
     lines->num = num;
     lines->next = 0;
     lines->scanned = end;
 }
 
-static inline uint32_t count_bits(uint64_t mask)
+static inline bool is_mark(uint8_t octet)
 {
-    uint32_t count = 0;
-    for (; mask != 0; mask &= mask - 1)
-        count++;
-    return count;
+    return octet <= ' ' || octet == '"' || octet == ',' || octet == ';' || octet == '<' ||
+           octet == '>';
 }
 
 static struct block_masks portable_masks(const uint8_t *at)
 {
-    struct block_masks masks = {0, 0};
+    struct block_masks masks = {0, 0, 0};
     for (uint32_t i = 0; i < OTUS_LINES_BLOCK; i++) {
         masks.lf |= (uint64_t)(at[i] == '\n') << i;
         masks.control |= (uint64_t)(at[i] < 0x20) << i;
+        masks.marks |= (uint64_t)is_mark(at[i]) << i;
     }
     return masks;
 }
 
 void otus_lines_scan_portable(struct otus_lines *lines)
 {
-    uint8_t padded[OTUS_LINES_BLOCK];
-    uint32_t num = 0;
-    uint32_t end = window_end(lines);
-    for (uint32_t base = lines->scanned; base < end; base += OTUS_LINES_BLOCK) {
-        struct block_masks masks = portable_masks(block_at(lines, base, padded));
-        num = take_block(lines, num, base, masks, count_bits(masks.lf));
-    }
-    end_window(lines, num, end);
+    scan_window(lines, portable_masks);
 }
 
-#if defined(__x86_64__) && !defined(OTUS_NO_SIMD)
+#if defined(__x86_64__) && !defined(OTUS_PORTABLE)
 
 static inline struct block_masks sse2_masks(const uint8_t *at)
 {
-    struct block_masks masks = {0, 0};
+    struct block_masks masks = {0, 0, 0};
     const __m128i lf = _mm_set1_epi8('\n');
-    const __m128i top = _mm_set1_epi8(0x1f);
+    const __m128i top = _mm_set1_epi8(0x20);
     for (uint32_t i = 0; i < 4; i++) {
         __m128i v = otus_vector_load(at + 16 * i);
-        uint32_t is_lf = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(v, lf));
-        uint32_t is_low = (uint32_t)_mm_movemask_epi8(_mm_cmpeq_epi8(_mm_min_epu8(v, top), v));
-        masks.lf |= (uint64_t)is_lf << (16 * i);
-        masks.control |= (uint64_t)is_low << (16 * i);
+        __m128i is_lf = _mm_cmpeq_epi8(v, lf);
+        __m128i is_low = _mm_cmpeq_epi8(_mm_min_epu8(v, top), v);
+        __m128i is_space = _mm_cmpeq_epi8(v, top);
+        __m128i is_mark = _mm_cmpeq_epi8(v, _mm_set1_epi8('"'));
+        is_mark = _mm_or_si128(is_mark, _mm_cmpeq_epi8(v, _mm_set1_epi8(',')));
+        is_mark = _mm_or_si128(is_mark, _mm_cmpeq_epi8(v, _mm_set1_epi8(';')));
+        is_mark = _mm_or_si128(is_mark, _mm_cmpeq_epi8(v, _mm_set1_epi8('<')));
+        is_mark = _mm_or_si128(is_mark, _mm_cmpeq_epi8(v, _mm_set1_epi8('>')));
+        is_mark = _mm_or_si128(is_mark, is_low);
+        is_low = _mm_andnot_si128(is_space, is_low);
+        masks.lf |= (uint64_t)(uint32_t)_mm_movemask_epi8(is_lf) << (16 * i);
+        masks.control |= (uint64_t)(uint32_t)_mm_movemask_epi8(is_low) << (16 * i);
+        masks.marks |= (uint64_t)(uint32_t)_mm_movemask_epi8(is_mark) << (16 * i);
     }
     return masks;
 }
 
 static void scan_sse2(struct otus_lines *lines)
 {
-    uint8_t padded[OTUS_LINES_BLOCK];
-    uint32_t num = 0;
-    uint32_t end = window_end(lines);
-    for (uint32_t base = lines->scanned; base < end; base += OTUS_LINES_BLOCK) {
-        struct block_masks masks = sse2_masks(block_at(lines, base, padded));
-        num = take_block(lines, num, base, masks, count_bits(masks.lf));
-    }
-    end_window(lines, num, end);
+    scan_window(lines, sse2_masks);
+}
+
+/* Two vectors of comparisons to one bit an octet. */
+__attribute__((target("avx2"))) static inline uint64_t avx2_mask(__m256i low, __m256i high)
+{
+    return (uint32_t)_mm256_movemask_epi8(low) | (uint64_t)(uint32_t)_mm256_movemask_epi8(high)
+                                                     << 32;
+}
+
+/* Marks but for control octets and the comma: no two of them have the same low four bits,
+ * so that those bits say which one an octet would have to be. */
+__attribute__((target("avx2"))) static inline __m256i avx2_marks(__m256i v, __m256i is_control)
+{
+    const __m256i by_low_bits = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(' ', 0, '"', 0, 0, 0, 0, 0, 0, 0, 0, ';', '<', 0, '>', 0));
+    __m256i is_mark = _mm256_cmpeq_epi8(_mm256_shuffle_epi8(by_low_bits, v), v);
+    is_mark = _mm256_or_si256(is_mark, _mm256_cmpeq_epi8(v, _mm256_set1_epi8(',')));
+    return _mm256_or_si256(is_mark, is_control);
 }
 
 __attribute__((target("avx2,bmi,popcnt"))) static inline struct block_masks avx2_masks(
@@ -157,27 +198,18 @@ __attribute__((target("avx2,bmi,popcnt"))) static inline struct block_masks avx2
     memcpy(&high, at + 32, sizeof high);
     const __m256i lf = _mm256_set1_epi8('\n');
     const __m256i top = _mm256_set1_epi8(0x1f);
-    uint32_t lf_low = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(low, lf));
-    uint32_t lf_high = (uint32_t)_mm256_movemask_epi8(_mm256_cmpeq_epi8(high, lf));
     __m256i control_low = _mm256_cmpeq_epi8(_mm256_min_epu8(low, top), low);
     __m256i control_high = _mm256_cmpeq_epi8(_mm256_min_epu8(high, top), high);
     return (struct block_masks){
-        lf_low | (uint64_t)lf_high << 32,
-        (uint32_t)_mm256_movemask_epi8(control_low) |
-            (uint64_t)(uint32_t)_mm256_movemask_epi8(control_high) << 32,
+        avx2_mask(_mm256_cmpeq_epi8(low, lf), _mm256_cmpeq_epi8(high, lf)),
+        avx2_mask(control_low, control_high),
+        avx2_mask(avx2_marks(low, control_low), avx2_marks(high, control_high)),
     };
 }
 
 __attribute__((target("avx2,bmi,popcnt"))) static void scan_avx2(struct otus_lines *lines)
 {
-    uint8_t padded[OTUS_LINES_BLOCK];
-    uint32_t num = 0;
-    uint32_t end = window_end(lines);
-    for (uint32_t base = lines->scanned; base < end; base += OTUS_LINES_BLOCK) {
-        struct block_masks masks = avx2_masks(block_at(lines, base, padded));
-        num = take_block(lines, num, base, masks, (uint32_t)__builtin_popcountll(masks.lf));
-    }
-    end_window(lines, num, end);
+    scan_window(lines, avx2_masks);
 }
 
 /* AVX2 needs the processor and the operating system, which must save the upper
@@ -208,39 +240,45 @@ otus_lines_scan otus_lines_best_scan(void)
 #elif OTUS_SEARCH_NEON
 
 /* Sixty-four comparison octets to one bit each: weigh them, then add neighbours thrice. */
-static inline uint64_t neon_mask(uint8x16_t a, uint8x16_t b, uint8x16_t c, uint8x16_t d)
+static inline uint64_t neon_mask(const uint8x16_t is_set[4])
 {
     static const uint8_t weights[16] = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
     const uint8x16_t weight = vld1q_u8(weights);
-    uint8x16_t ab = vpaddq_u8(vandq_u8(a, weight), vandq_u8(b, weight));
-    uint8x16_t cd = vpaddq_u8(vandq_u8(c, weight), vandq_u8(d, weight));
+    uint8x16_t ab = vpaddq_u8(vandq_u8(is_set[0], weight), vandq_u8(is_set[1], weight));
+    uint8x16_t cd = vpaddq_u8(vandq_u8(is_set[2], weight), vandq_u8(is_set[3], weight));
     uint8x16_t sum = vpaddq_u8(ab, cd);
     sum = vpaddq_u8(sum, sum);
     return vgetq_lane_u64(vreinterpretq_u64_u8(sum), 0);
+}
+
+/* As avx2_marks(). */
+static inline uint8x16_t neon_marks(uint8x16_t v, uint8x16_t is_control)
+{
+    static const uint8_t by_low_bits[16] = {' ', 0, '"', 0,   0,   0, 0,   0,
+                                            0,   0, 0,   ';', '<', 0, '>', 0};
+    uint8x16_t is_mark =
+        vceqq_u8(vqtbl1q_u8(vld1q_u8(by_low_bits), vandq_u8(v, vdupq_n_u8(0x0f))), v);
+    is_mark = vorrq_u8(is_mark, vceqq_u8(v, vdupq_n_u8(',')));
+    return vorrq_u8(is_mark, is_control);
 }
 
 static inline struct block_masks neon_masks(const uint8_t *at)
 {
     const uint8x16_t lf = vdupq_n_u8('\n');
     const uint8x16_t limit = vdupq_n_u8(0x20);
-    uint8x16_t a = vld1q_u8(at), b = vld1q_u8(at + 16);
-    uint8x16_t c = vld1q_u8(at + 32), d = vld1q_u8(at + 48);
-    return (struct block_masks){
-        neon_mask(vceqq_u8(a, lf), vceqq_u8(b, lf), vceqq_u8(c, lf), vceqq_u8(d, lf)),
-        neon_mask(vcltq_u8(a, limit), vcltq_u8(b, limit), vcltq_u8(c, limit), vcltq_u8(d, limit)),
-    };
+    uint8x16_t octets[4], is_lf[4], is_control[4], is_mark[4];
+    for (uint32_t i = 0; i < 4; i++) {
+        octets[i] = vld1q_u8(at + 16 * i);
+        is_lf[i] = vceqq_u8(octets[i], lf);
+        is_control[i] = vcltq_u8(octets[i], limit);
+        is_mark[i] = neon_marks(octets[i], is_control[i]);
+    }
+    return (struct block_masks){neon_mask(is_lf), neon_mask(is_control), neon_mask(is_mark)};
 }
 
 static void scan_neon(struct otus_lines *lines)
 {
-    uint8_t padded[OTUS_LINES_BLOCK];
-    uint32_t num = 0;
-    uint32_t end = window_end(lines);
-    for (uint32_t base = lines->scanned; base < end; base += OTUS_LINES_BLOCK) {
-        struct block_masks masks = neon_masks(block_at(lines, base, padded));
-        num = take_block(lines, num, base, masks, count_bits(masks.lf));
-    }
-    end_window(lines, num, end);
+    scan_window(lines, neon_masks);
 }
 
 otus_lines_scan otus_lines_baseline_scan(void)

@@ -1,23 +1,28 @@
-/* Line ends of a message, found a window at a time by the first of two passes:
- * vectors make bit masks of the structural octets, the parsers then walk from
- * line to line without looking at the octets between. */
+/* The first of two passes over a message: vectors find its line ends and mark the
+ * octets that can have a meaning in a header field, a window at a time. The parsers
+ * then walk from line to line and from mark to mark without looking at the octets
+ * between. */
 #ifndef OTUS_LINES_H
 #define OTUS_LINES_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
+#include "octet_search.h"
 #include "otus/cursor.h"
 
 enum {
-    OTUS_LINES_WINDOW = 1024, /* octets scanned at a time: most messages in one go */
+    OTUS_LINES_WINDOW = 2048, /* octets scanned at a time: most messages in one go */
     OTUS_LINES_BLOCK = 64,
-    OTUS_LINES_SLACK = 8, /* entries that the scan may scribble behind the last */
+    OTUS_LINES_SLACK = 8,      /* entries that the scan may scribble behind the last */
+    OTUS_LINES_MARKED = 65536, /* octets that have marks: a datagram; behind, octets are searched */
 };
 
 struct otus_lines;
 
-/* Marks the LFs of octets[scanned, scanned + WINDOW) and notes control octets. */
+/* Lists the LFs of octets[scanned, scanned + WINDOW), marks the octets that mean
+ * something and notes control octets. */
 typedef void (*otus_lines_scan)(struct otus_lines *lines);
 
 struct otus_lines {
@@ -30,6 +35,9 @@ struct otus_lines {
     uint32_t first_control; /* offset of a control octet not HT, not in CRLF; UINT32_MAX if none */
     otus_lines_scan scan;
     uint32_t lf[OTUS_LINES_WINDOW + OTUS_LINES_SLACK];
+    /* One bit an octet, set for SP " , ; < > and control octets, where the scan started at
+     * octet 0. Windows behind OTUS_LINES_MARKED share a last place that nobody asks for. */
+    uint64_t marks[(OTUS_LINES_MARKED + OTUS_LINES_WINDOW) / 64];
 };
 
 struct otus_line {
@@ -82,6 +90,21 @@ static inline bool otus_lines_folds(const struct otus_lines *lines)
 {
     return lines->start < lines->len &&
            (lines->octets[lines->start] == ' ' || lines->octets[lines->start] == '\t');
+}
+
+/* The first marked octet of [from, to), or to. All of it was scanned, and to is not beyond
+ * OTUS_LINES_MARKED. */
+static inline uint32_t otus_lines_mark(const struct otus_lines *lines, uint32_t from, uint32_t to)
+{
+    const uint8_t *marks = (const uint8_t *)lines->marks;
+    for (size_t at = from; at < to; at += 64 - at % 8) {
+        uint64_t ahead = otus_load8(marks + at / 8) >> at % 8;
+        if (OTUS_LIKELY(ahead != 0)) {
+            at += (size_t)__builtin_ctzll(ahead);
+            return at < to ? (uint32_t)at : to;
+        }
+    }
+    return to;
 }
 
 #endif

@@ -13,10 +13,12 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__SSE2__) && !defined(OTUS_NO_SIMD)
+#include "otus/cursor.h"
+
+#if defined(__SSE2__) && !defined(OTUS_PORTABLE)
 #define OTUS_SEARCH_SSE2 1
 #include <emmintrin.h>
-#elif defined(__aarch64__) && !defined(OTUS_NO_SIMD)
+#elif defined(__aarch64__) && !defined(OTUS_PORTABLE)
 #define OTUS_SEARCH_NEON 1
 #include <arm_neon.h>
 #endif
@@ -76,6 +78,20 @@ static inline uint32_t otus_vector_first(otus_vector matches)
 }
 #endif
 
+/* The offset of `octet` among the sixteen octets from `at` on, all of which can be read; 16
+ * where it is not one of them. */
+static inline uint32_t otus_find_in16(const uint8_t *at, uint8_t octet)
+{
+#if OTUS_SEARCH_SSE2 || OTUS_SEARCH_NEON
+    return otus_vector_first(otus_vector_equal(otus_vector_load(at), octet));
+#else
+    uint32_t i = 0;
+    while (i < OTUS_VECTOR_OCTETS && at[i] != octet)
+        i++;
+    return i;
+#endif
+}
+
 /* The first of up to four octets; give one twice to look for fewer. */
 static inline uint32_t otus_find4(const uint8_t *octets, uint32_t len, uint32_t from, uint32_t to,
                                   uint8_t a, uint8_t b, uint8_t c, uint8_t d)
@@ -126,7 +142,17 @@ static inline uint32_t otus_find(const uint8_t *octets, uint32_t len, uint32_t f
     return otus_find4(octets, len, from, to, a, a, a, a);
 }
 
-/* Eight octets as a little-endian number; the caller has checked that they are there. */
+/* Eight or four octets as a little-endian number; the caller has checked that they are there. */
+static inline uint32_t otus_load4(const uint8_t *at)
+{
+    uint32_t value;
+    memcpy(&value, at, sizeof value);
+#if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+    value = __builtin_bswap32(value);
+#endif
+    return value;
+}
+
 static inline uint64_t otus_load8(const uint8_t *at)
 {
     uint64_t value;
@@ -140,7 +166,8 @@ static inline uint64_t otus_load8(const uint8_t *at)
 /* LWS of RFC 3261 25.1 as it stands in a value whose lines are already joined. */
 static inline bool otus_is_space(uint8_t octet)
 {
-    return octet == ' ' || octet == '\t' || octet == '\r' || octet == '\n';
+    return OTUS_UNLIKELY(octet <= ' ') &&
+           (octet == ' ' || octet == '\t' || octet == '\r' || octet == '\n');
 }
 
 static inline uint32_t otus_skip_space(const uint8_t *octets, uint32_t from, uint32_t to)
@@ -155,6 +182,12 @@ static inline uint32_t otus_trim_space(const uint8_t *octets, uint32_t from, uin
     while (to > from && otus_is_space(octets[to - 1]))
         to--;
     return to;
+}
+
+/* Whether the four octets at `at` are "sip:", in whichever case. */
+static inline bool otus_is_sip_scheme(const uint8_t *at)
+{
+    return (otus_load4(at) | 0x00202020) == (uint32_t)('s' | 'i' << 8 | 'p' << 16 | ':' << 24);
 }
 
 /* ASCII letters without case; other octets as they are. */
@@ -174,10 +207,13 @@ static inline bool otus_equals_nocase(const uint8_t *at, uint32_t len, const cha
 {
     if (len != text_len)
         return false;
-    for (uint32_t i = 0; i < len; i++)
-        if (otus_lower(at[i]) != (uint8_t)text[i])
-            return false;
-    return true;
+    uint32_t differs = 0;
+    for (uint32_t i = 0; i < text_len; i++) {
+        uint8_t want = (uint8_t)text[i];
+        uint8_t fold = want >= 'a' && want <= 'z' ? 0x20 : 0;
+        differs |= (uint32_t)(at[i] | fold) ^ want;
+    }
+    return differs == 0;
 }
 
 #endif

@@ -78,7 +78,7 @@ static bool read_address(const struct sdp_reader *reader, struct otus_span *out_
 static bool read_port(const struct sdp_reader *reader, uint16_t *out_port, struct otus_span digits)
 {
     uint64_t number;
-    if (!otus_sip_parse_number(&number, reader->text, digits, UINT16_MAX))
+    if (!otus_sip_parse_number(&number, reader->text.octets, digits, UINT16_MAX))
         return false;
     *out_port = (uint16_t)number;
     return true;
@@ -103,7 +103,7 @@ static bool read_formats(struct sdp_reader *reader, struct otus_span value)
     while (value.len != 0) {
         struct otus_span word = take_word(reader, &value);
         uint64_t number;
-        if (otus_sip_parse_number(&number, reader->text, word, 127))
+        if (otus_sip_parse_number(&number, reader->text.octets, word, 127))
             add_codec(reader, (uint8_t)number);
         else if (word.len != 0 && otus_is_digit(reader->text.octets[word.off]))
             good = false;
@@ -151,7 +151,7 @@ static bool read_rtpmap(struct sdp_reader *reader, struct otus_span value)
 {
     struct otus_span digits = take_word(reader, &value);
     uint64_t payload_type;
-    if (!otus_sip_parse_number(&payload_type, reader->text, digits, 127) || value.len == 0)
+    if (!otus_sip_parse_number(&payload_type, reader->text.octets, digits, 127) || value.len == 0)
         return false;
     if (reader->media == NULL)
         return true;

@@ -28,7 +28,8 @@ static void take_line(struct frame_head *head, struct otus_sip_text text, uint32
     uint32_t value = otus_skip_space(text.octets, colon + 1, to);
     uint32_t end = otus_trim_space(text.octets, value, to);
     uint64_t number;
-    if (!otus_sip_parse_number(&number, text, (struct otus_span){value, end - value}, INT64_MAX)) {
+    if (!otus_sip_parse_number(&number, text.octets, (struct otus_span){value, end - value},
+                               INT64_MAX)) {
         /* A number too large to hold is absurd, not unreadable: RFC 4475 3.1.2.3 is. */
         bool digits = end > value;
         for (uint32_t i = value; i < end; i++)
@@ -83,7 +84,7 @@ static bool may_start(const uint8_t *octets, uint32_t len)
     bool is_version = true;
     for (uint32_t i = 0; i < end && i < 4; i++)
         is_version = is_version && otus_lower(octets[i]) == otus_lower((uint8_t)version[i]);
-    return is_version || otus_sip_is_token((struct otus_sip_text){octets, len}, 0, end);
+    return is_version || otus_sip_is_token(octets, 0, end);
 }
 
 enum otus_status otus_sip_frame(uint32_t *out_len, const uint8_t *octets, uint32_t len,

@@ -2,6 +2,8 @@
 #ifndef OTUS_SIP_INTERNAL_H
 #define OTUS_SIP_INTERNAL_H
 
+#include <assert.h>
+
 #include "lines.h"
 #include "octet_search.h"
 #include "otus/sip.h"
@@ -10,24 +12,30 @@ enum {
     /* The shortest header field is "a:" and LF, so no message of 64 KiB, whatever it
      * holds, has more. */
     OTUS_SIP_MAX_HEADERS = 65536 / 3 + 1,
-    OTUS_SIP_NAME_SLOTS = 128,
-    OTUS_SIP_NAME_WORDS = 3, /* of eight octets: the longest name is 19 */
+    OTUS_SIP_NAME_SLOTS = 256,
+    OTUS_SIP_MAX_NAME = 24, /* octets that a known name may have; the longest has 19 */
     OTUS_SIP_MAX_MULTIPART_DEPTH = 4,
 };
 
-/* A header name as it is compared: `fold` sets the case bit of letters only. */
+/* A header name as it is compared: its first eight octets, its last eight and, where these
+ * leave a gap, eight from the ninth on. `fold` sets the case bit of letters only. A name of
+ * less than eight octets is compared under a mask. One cache line. */
 struct otus_sip_name {
-    uint64_t word[OTUS_SIP_NAME_WORDS];
-    uint64_t fold[OTUS_SIP_NAME_WORDS];
-    uint64_t mask[OTUS_SIP_NAME_WORDS];
-    uint32_t len;
-    uint32_t id;
+    uint64_t mask;
+    uint64_t head, head_fold;
+    uint64_t tail, tail_fold;
+    uint64_t middle, middle_fold;
+    uint8_t len;
+    uint8_t tail_off;
+    uint8_t id;
 };
 
+/* Known names by a hash without collisions; slots that are free hold id 0. */
 struct otus_sip_names {
-    uint8_t slot[OTUS_SIP_NAME_SLOTS]; /* index + 1 into name, by hash; 0: none */
+    uint32_t multiplier;
+    uint8_t compact[32];               /* header id by the letter's low five bits */
+    uint8_t slot[OTUS_SIP_NAME_SLOTS]; /* header id */
     struct otus_sip_name name[OTUS_SIP_NUM_HEADER_IDS];
-    uint8_t compact[32]; /* header id by the letter's low five bits */
 };
 
 struct otus_sip_parser {
@@ -57,45 +65,119 @@ void otus_sip_names_init(struct otus_sip_names *out_names);
 /* The id of a name of len octets at off, in whichever case and form. */
 uint32_t otus_sip_name_id(const struct otus_sip_names *names, struct otus_sip_text text,
                           uint32_t off, uint32_t len);
+
+/* Five bits of a letter, whatever its case, are those of its place in the alphabet: no two
+ * names have the first, the third and the length alike. Four octets are read. */
+static inline uint32_t otus_sip_name_slot(uint32_t multiplier, const uint8_t *at, uint32_t len)
+{
+    return (((otus_load4(at) & 0x001f001f) | len << 8) * multiplier) >> (32 - 8);
+}
+static_assert(OTUS_SIP_NAME_SLOTS == 1 << 8, "otus_sip_name_slot() gives eight bits");
+
+/* The same for the long form, of 2 to OTUS_SIP_MAX_NAME octets and a colon right behind, where
+ * eight octets can be read at `at`, however short the name. */
+static inline uint32_t otus_sip_long_name_id(const struct otus_sip_names *names, const uint8_t *at,
+                                             uint32_t len)
+{
+    uint32_t id = names->slot[otus_sip_name_slot(names->multiplier, at, len)];
+    const struct otus_sip_name *name = &names->name[id];
+    if (OTUS_UNLIKELY(name->len != len)) /* the free slots' id 0 has a name of no octets */
+        return OTUS_SIP_HEADER_OTHER;
+    uint64_t differs = (otus_load8(at) | name->head_fold) ^ name->head;
+    differs |= (otus_load8(at + name->tail_off) | name->tail_fold) ^ name->tail;
+    differs &= name->mask;
+    if (len > 16)
+        differs |= (otus_load8(at + 8) | name->middle_fold) ^ name->middle;
+    return differs == 0 ? id : OTUS_SIP_HEADER_OTHER;
+}
 uint8_t otus_sip_method_id(struct otus_sip_text text, struct otus_span method);
 
 /* RFC 3261 25.1 token. */
-bool otus_sip_is_token_octet(uint8_t octet);
-bool otus_sip_is_token(struct otus_sip_text text, uint32_t from, uint32_t to);
+extern const uint8_t otus_sip_token_octets[256]; /* 1 where the octet may be in a token */
+static inline bool otus_sip_is_token_octet(uint8_t octet)
+{
+    return otus_sip_token_octets[octet] != 0;
+}
+static inline bool otus_sip_is_token(const uint8_t *octets, uint32_t from, uint32_t to)
+{
+    for (size_t i = from; i < to; i++)
+        if (!otus_sip_is_token_octet(octets[i]))
+            return false;
+    return from < to;
+}
 
 /* --- sip_start_line.c --- */
 /* Reads the line into out_message; false where it starts no SIP message. */
 bool otus_sip_parse_start_line(struct otus_sip_message *out_message, struct otus_sip_text text,
                                struct otus_span line);
 
-/* --- sip_fields.c --- */
-/* One `;name[=value]` of a header field. */
-struct otus_sip_param {
-    struct otus_span name;
-    struct otus_span value; /* quotes included */
-    bool has_value;
-};
-
+/* --- sip_address.c --- */
 enum otus_sip_field_flag {
     OTUS_SIP_FIELD_BAD = 1 << 0,
     OTUS_SIP_FIELD_UNTERMINATED = 1 << 1,
 };
 
+/* The first octet of [from, to) that is one of up to four, all of them marks; or to. */
+static inline uint32_t otus_find_mark4(const struct otus_lines *lines, uint32_t from, uint32_t to,
+                                       uint8_t a, uint8_t b, uint8_t c, uint8_t d)
+{
+    if (OTUS_UNLIKELY(to > OTUS_LINES_MARKED))
+        return otus_find4(lines->octets, lines->len, from, to, a, b, c, d);
+    for (size_t at = from;; at++) {
+        at = otus_lines_mark(lines, (uint32_t)at, to);
+        if (at == to)
+            return to;
+        uint8_t octet = lines->octets[at];
+        if (octet == a || octet == b || octet == c || octet == d)
+            return (uint32_t)at;
+    }
+}
+
+static inline uint32_t otus_find_mark3(const struct otus_lines *lines, uint32_t from, uint32_t to,
+                                       uint8_t a, uint8_t b, uint8_t c)
+{
+    return otus_find_mark4(lines, from, to, a, b, c, a);
+}
+
+static inline uint32_t otus_find_mark2(const struct otus_lines *lines, uint32_t from, uint32_t to,
+                                       uint8_t a, uint8_t b)
+{
+    return otus_find_mark4(lines, from, to, a, b, a, a);
+}
+
+static inline uint32_t otus_find_mark(const struct otus_lines *lines, uint32_t from, uint32_t to,
+                                      uint8_t a)
+{
+    return otus_find_mark4(lines, from, to, a, a, a, a);
+}
+
 /* Reads one address from value and moves *pos behind it: to the comma that ends
  * it or to the value's end. Returns bits of enum otus_sip_field_flag. */
-uint32_t otus_sip_parse_address(struct otus_sip_address *out_address, struct otus_sip_text text,
-                                uint32_t *pos, uint32_t end, bool is_list);
-uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, struct otus_sip_text text, uint32_t *pos,
-                            uint32_t end);
+uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
+                                const struct otus_lines *lines, uint32_t *pos, uint32_t end,
+                                bool is_list);
+uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
+                            uint32_t *pos, uint32_t end);
 
+/* --- sip_fields.c --- */
 /* 1*DIGIT up to max; false on anything else. */
-bool otus_sip_parse_number(uint64_t *out_number, struct otus_sip_text text, struct otus_span value,
+bool otus_sip_parse_number(uint64_t *out_number, const uint8_t *octets, struct otus_span value,
                            uint64_t max);
-bool otus_sip_is_uri(struct otus_sip_text text, struct otus_span uri);
+/* Whether it starts with a scheme and a colon, and goes on. */
+bool otus_sip_has_scheme(const uint8_t *octets, struct otus_span uri);
+static inline bool otus_sip_is_uri(const uint8_t *octets, struct otus_span uri)
+{
+    return OTUS_LIKELY(uri.len > 4 && otus_is_sip_scheme(octets + uri.off)) ||
+           otus_sip_has_scheme(octets, uri);
+}
 
-/* Fills the message's field of this header and names what is wrong with it. */
-void otus_sip_take_field(struct otus_sip_message *message, struct otus_sip_text text,
-                         const struct otus_sip_header *header, bool is_first);
+/* A set of header ids as bits of one number. */
+#define OTUS_SIP_BIT(id) ((uint64_t)1 << (id))
+
+/* Fills the message's fields from its headers and names what is wrong with them. seen:
+ * OTUS_SIP_BIT() of the ids that there are, repeated: of those there are more than once. */
+void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_lines *lines,
+                          uint64_t seen, uint64_t repeated);
 
 /* --- sip_body.c --- */
 /* Limits the body by Content-Length and reads the SDP in it. */

@@ -34,11 +34,14 @@ struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice va
     return (struct otus_slice){at, num};
 }
 
-static void put_span(const struct otus_sip_message *message, struct otus_label_set *labels,
-                     struct otus_arena *arena, uint32_t id, struct otus_span span)
+static inline void put_span(const struct otus_sip_message *message, struct otus_label_set *labels,
+                            struct otus_arena *arena, uint32_t id, struct otus_span span)
 {
-    if (span.len != 0)
-        otus_label_put(labels, id, otus_sip_unfold(arena, slice_of(message, span)));
+    if (span.len == 0)
+        return;
+    struct otus_slice value = slice_of(message, span);
+    otus_label_put(labels, id,
+                   OTUS_UNLIKELY(message->has_folds) ? otus_sip_unfold(arena, value) : value);
 }
 
 static void put_number(struct otus_label_set *labels, struct otus_arena *arena, uint32_t id,

@@ -28,59 +28,105 @@ void otus_sip_parser_free(struct otus_sip_parser *parser)
     free(parser);
 }
 
-/* The colon that ends the name of the header line at from. */
-static inline uint32_t find_colon(struct otus_sip_text text, uint32_t from, uint32_t to)
-{
-    return otus_find(text.octets, text.len, from, to, ':');
-}
+/* What the walk over the header lines gathers. */
+struct header_walk {
+    uint32_t num_headers;
+    uint64_t seen;     /* OTUS_SIP_BIT() of the ids that there are */
+    uint64_t repeated; /* of those that there are more than once */
+};
 
-/* Appends the field and links it to the one before of its id. */
-static struct otus_sip_header *append_header(struct otus_sip_parser *parser,
-                                             struct otus_sip_message *message, uint32_t id)
+/* Links the header that was written last to the one before of its id. */
+static inline void append_header(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                                 struct header_walk *walk, uint32_t id)
 {
-    uint32_t index = message->num_headers;
-    if (OTUS_UNLIKELY(index == parser->max_headers)) {
-        otus_sip_flag(message, OTUS_SIP_ANOMALY_TOO_MANY_HEADERS);
-        return NULL;
-    }
-    message->num_headers = index + 1;
-    if (message->first[id] == 0)
+    uint32_t index = walk->num_headers++;
+    if (OTUS_LIKELY(!(walk->seen >> id & 1))) {
+        walk->seen |= OTUS_SIP_BIT(id);
         message->first[id] = index + 1;
-    else
+    } else {
+        walk->repeated |= OTUS_SIP_BIT(id);
         parser->headers[parser->last[id]].next = index;
+    }
     parser->last[id] = index;
-    return &parser->headers[index];
 }
 
-/* RFC 3261 7.3.1: field-name *( SP / HTAB ) ":" field-value. */
-static void take_header_line(struct otus_sip_parser *parser, struct otus_sip_message *message,
-                             struct otus_sip_text text, struct otus_span line, bool folded)
+static inline struct otus_span trimmed(const uint8_t *octets, uint32_t from, uint32_t to)
 {
+    from = otus_skip_space(octets, from, to);
+    return (struct otus_span){from, otus_trim_space(octets, from, to) - from};
+}
+
+/* RFC 3261 7.3.1: field-name *( SP / HTAB ) ":" field-value. Any line, its folds included. */
+static void take_header_line(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                             struct header_walk *walk, struct otus_span line, bool folded)
+{
+    struct otus_sip_text text = {parser->lines.octets, parser->lines.len};
     uint32_t end = line.off + line.len;
-    uint32_t colon = find_colon(text, line.off, end);
+    uint32_t colon = otus_find(text.octets, text.len, line.off, end, ':');
     uint32_t name_end = otus_trim_space(text.octets, line.off, colon);
     if (OTUS_UNLIKELY(colon == end || name_end == line.off)) {
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_HEADER_LINE);
         return;
     }
-    uint32_t name_len = name_end - line.off;
-    uint32_t id = otus_sip_name_id(&parser->names, text, line.off, name_len);
-    if (id == OTUS_SIP_HEADER_OTHER && !otus_sip_is_token(text, line.off, name_end))
-        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_HEADER_LINE);
-
-    bool is_first = message->first[id] == 0;
-    struct otus_sip_header *header = append_header(parser, message, id);
-    if (OTUS_UNLIKELY(header == NULL))
+    if (OTUS_UNLIKELY(walk->num_headers == parser->max_headers)) {
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_TOO_MANY_HEADERS);
         return;
-    uint32_t value = otus_skip_space(text.octets, colon + 1, end);
-    uint32_t value_end = otus_trim_space(text.octets, value, end);
-    header->name = (struct otus_span){line.off, name_len};
-    header->value = (struct otus_span){value, value_end - value};
-    header->id = (uint16_t)id;
-    header->next = 0;
-    header->folded =
-        folded && otus_find(text.octets, text.len, value, value_end, '\n') != value_end;
-    otus_sip_take_field(message, text, header, is_first);
+    }
+    uint32_t name_len = name_end - line.off;
+    struct otus_span value = trimmed(text.octets, colon + 1, end);
+    uint32_t id = otus_sip_name_id(&parser->names, text, line.off, name_len);
+    if (id == OTUS_SIP_HEADER_OTHER && !otus_sip_is_token(text.octets, line.off, name_end))
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_HEADER_LINE);
+    bool has_folds = folded && otus_find(text.octets, text.len, value.off, value.off + value.len,
+                                         '\n') != value.off + value.len;
+    message->has_folds |= has_folds;
+    parser->headers[walk->num_headers] = (struct otus_sip_header){
+        .name = {line.off, name_len}, .value = value, .id = (uint16_t)id, .folded = has_folds};
+    append_header(parser, message, walk, id);
+}
+
+/* Takes lines as long as they are what nearly all are: a name, its colon at once, a value that
+ * is not folded, CRLF, and more lines behind. The other lines are take_header_line()'s. */
+static void take_plain_lines(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                             struct header_walk *out_walk)
+{
+    struct otus_lines *lines = &parser->lines;
+    const uint8_t *octets = lines->octets;
+    struct header_walk walk = *out_walk;
+    uint32_t room = parser->max_headers - walk.num_headers;
+    uint32_t ahead = lines->num - lines->next; /* the last of them is left alone */
+    const uint32_t *next = lines->lf + lines->next;
+    const uint32_t *last = next + (ahead == 0 ? 0 : ahead - 1 < room ? ahead - 1 : room);
+    uint32_t start = lines->start;
+    for (; next < last && lines->len - start >= OTUS_VECTOR_OCTETS; next++) {
+        const uint8_t *name = octets + start;
+        const uint8_t *lf = octets + *next;
+        size_t name_len = otus_find_in16(name, ':');
+        if (OTUS_UNLIKELY(name_len == OTUS_VECTOR_OCTETS))
+            name_len = otus_find(octets, lines->len, start, *next, ':') - start;
+        const uint8_t *value = name + name_len + 2;
+        if (OTUS_UNLIKELY(value > lf || lf[-1] != '\r' || (lf[1] <= ' ' && lf[1] != '\r') ||
+                          name_len - 2 > OTUS_SIP_MAX_NAME - 2))
+            break;
+        struct otus_span span = {(uint32_t)(value - octets), (uint32_t)(lf - value) - 1};
+        if (OTUS_UNLIKELY(value[-1] != ' ' || value[0] <= ' ' || lf[-2] <= ' '))
+            span = trimmed(octets, span.off - 1, *next - 1);
+        uint32_t id = otus_sip_long_name_id(&parser->names, name, (uint32_t)name_len);
+        if (id == OTUS_SIP_HEADER_OTHER &&
+            !otus_sip_is_token(octets, start, start + (uint32_t)name_len))
+            break;
+        struct otus_sip_header *header = &parser->headers[walk.num_headers];
+        header->name = (struct otus_span){start, (uint32_t)name_len};
+        header->value = span;
+        header->id = (uint16_t)id;
+        header->folded = 0;
+        header->next = 0;
+        append_header(parser, message, &walk, id);
+        start = *next + 1;
+    }
+    lines->next = (uint32_t)(next - lines->lf);
+    lines->start = start;
+    *out_walk = walk;
 }
 
 /* A line end that is no CRLF. */
@@ -95,13 +141,14 @@ static void note_bare_lf(struct otus_sip_parser *parser, struct otus_sip_message
     }
 }
 
-/* Reads the header fields; returns the offset behind the empty line, or the
+/* Lists the header fields; returns the offset behind the empty line, or the
  * message's end where there is none. */
 static uint32_t take_headers(struct otus_sip_parser *parser, struct otus_sip_message *message,
-                             struct otus_sip_text text)
+                             struct header_walk *walk)
 {
     struct otus_lines *lines = &parser->lines;
     struct otus_line line;
+    take_plain_lines(parser, message, walk);
     while (otus_lines_next(lines, &line)) {
         if (OTUS_UNLIKELY(!line.has_cr && line.has_lf))
             note_bare_lf(parser, message, &line);
@@ -118,10 +165,11 @@ static uint32_t take_headers(struct otus_sip_parser *parser, struct otus_sip_mes
             folded = true;
         }
         struct otus_span span = {line.start, line.end - line.start};
-        take_header_line(parser, message, text, span, folded);
+        take_header_line(parser, message, walk, span, folded);
+        take_plain_lines(parser, message, walk);
     }
     otus_sip_flag(message, OTUS_SIP_ANOMALY_NO_HEADER_END);
-    return text.len;
+    return lines->len;
 }
 
 /* RFC 3261 8.1.1: To, From, CSeq, Call-ID, Max-Forwards and Via are mandatory in requests;
@@ -182,12 +230,21 @@ static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_mess
     return true;
 }
 
+/* A few hundred octets: the library's memset() is faster than what a compiler puts in its place
+ * (rep stos takes some thirty cycles to start), so the length is kept from it. */
+static inline void clear_message(struct otus_sip_message *out_message)
+{
+    size_t len = sizeof *out_message;
+    __asm__("" : "+r"(len));
+    memset(out_message, 0, len);
+}
+
 enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
                                 struct otus_sip_message *out_message, const uint8_t *octets,
                                 uint32_t len, uint32_t flags)
 {
     struct otus_sip_text text = {octets, len};
-    memset(out_message, 0, sizeof *out_message);
+    clear_message(out_message);
     otus_lines_init(&parser->lines, octets, len, 0, parser->scan);
     if (!take_start_line(parser, out_message, text))
         return OTUS_E_MALFORMED;
@@ -195,7 +252,10 @@ enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
     out_message->content_length = -1;
     out_message->headers = parser->headers;
 
-    uint32_t body = take_headers(parser, out_message, text);
+    struct header_walk walk = {0, 0, 0};
+    uint32_t body = take_headers(parser, out_message, &walk);
+    out_message->num_headers = walk.num_headers;
+    otus_sip_take_fields(out_message, &parser->lines, walk.seen, walk.repeated);
     if (OTUS_UNLIKELY(parser->lines.first_control < body))
         otus_sip_flag(out_message, OTUS_SIP_ANOMALY_CONTROL_OCTETS);
     if (flags & OTUS_SIP_TRUNCATED)

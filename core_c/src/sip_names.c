@@ -46,97 +46,93 @@ const char *otus_sip_anomaly_meaning(uint32_t id)
 }
 
 /* RFC 3261 25.1: token = 1*(alphanum / "-" / "." / "!" / "%" / "*" / "_" / "+" / "`" / "'" / "~")
- * One bit an octet, sixty-four to a word. */
-bool otus_sip_is_token_octet(uint8_t octet)
-{
-    static const uint64_t tokens[4] = {
-        0x03ff6ca200000000u, /* ! % ' * + - . 0-9 */
-        0x47ffffff87fffffeu, /* A-Z _ ` a-z ~ : bit 63 (DEL) clear, 62 (~) set */
-        0,
-        0,
-    };
-    return (tokens[octet >> 6] >> (octet & 63)) & 1;
-}
+ */
+const uint8_t otus_sip_token_octets[256] = {
+    ['!'] = 1, ['%'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1, ['_'] = 1,
+    ['`'] = 1, ['~'] = 1, ['0'] = 1,  ['1'] = 1, ['2'] = 1, ['3'] = 1, ['4'] = 1, ['5'] = 1,
+    ['6'] = 1, ['7'] = 1, ['8'] = 1,  ['9'] = 1, ['A'] = 1, ['B'] = 1, ['C'] = 1, ['D'] = 1,
+    ['E'] = 1, ['F'] = 1, ['G'] = 1,  ['H'] = 1, ['I'] = 1, ['J'] = 1, ['K'] = 1, ['L'] = 1,
+    ['M'] = 1, ['N'] = 1, ['O'] = 1,  ['P'] = 1, ['Q'] = 1, ['R'] = 1, ['S'] = 1, ['T'] = 1,
+    ['U'] = 1, ['V'] = 1, ['W'] = 1,  ['X'] = 1, ['Y'] = 1, ['Z'] = 1, ['a'] = 1, ['b'] = 1,
+    ['c'] = 1, ['d'] = 1, ['e'] = 1,  ['f'] = 1, ['g'] = 1, ['h'] = 1, ['i'] = 1, ['j'] = 1,
+    ['k'] = 1, ['l'] = 1, ['m'] = 1,  ['n'] = 1, ['o'] = 1, ['p'] = 1, ['q'] = 1, ['r'] = 1,
+    ['s'] = 1, ['t'] = 1, ['u'] = 1,  ['v'] = 1, ['w'] = 1, ['x'] = 1, ['y'] = 1, ['z'] = 1,
+};
 
-bool otus_sip_is_token(struct otus_sip_text text, uint32_t from, uint32_t to)
+/* Eight octets of a name from off on, and which bits make them lower case. */
+static void name_word(uint64_t *out_word, uint64_t *out_fold, const char *text, uint32_t len,
+                      uint32_t off)
 {
-    if (from >= to)
-        return false;
-    for (uint32_t i = from; i < to; i++)
-        if (!otus_sip_is_token_octet(text.octets[i]))
-            return false;
-    return true;
+    *out_word = *out_fold = 0;
+    for (uint32_t i = 0; i < 8 && off + i < len; i++) {
+        uint8_t octet = otus_lower((uint8_t)text[off + i]);
+        *out_word |= (uint64_t)octet << (8 * i);
+        *out_fold |= (uint64_t)(octet >= 'a' && octet <= 'z' ? 0x20 : 0) << (8 * i);
+    }
 }
-
-static inline uint32_t name_hash(uint8_t first, uint8_t last, uint32_t len)
-{
-    uint32_t key = (uint32_t)(first & 0x1f) | (uint32_t)(last & 0x1f) << 5 | len << 10;
-    return (key * 0x9e3779b1u) >> (32 - 7);
-}
-static_assert(OTUS_SIP_NAME_SLOTS == 1 << 7, "name_hash() gives seven bits");
 
 static void name_init(struct otus_sip_name *out_name, const char *text, uint32_t id)
 {
-    *out_name = (struct otus_sip_name){.id = id, .len = (uint32_t)strlen(text)};
-    for (uint32_t i = 0; i < out_name->len; i++) {
-        uint8_t octet = otus_lower((uint8_t)text[i]);
-        bool is_letter = octet >= 'a' && octet <= 'z';
-        uint32_t shift = 8 * (i % 8);
-        out_name->word[i / 8] |= (uint64_t)octet << shift;
-        out_name->mask[i / 8] |= (uint64_t)0xff << shift;
-        out_name->fold[i / 8] |= (uint64_t)(is_letter ? 0x20 : 0) << shift;
+    uint32_t len = (uint32_t)strlen(text);
+    uint32_t tail_off = len < 8 ? 0 : len - 8;
+    out_name->id = (uint8_t)id;
+    out_name->len = (uint8_t)len;
+    out_name->tail_off = (uint8_t)tail_off;
+    out_name->mask = len < 8 ? ((uint64_t)1 << (8 * len)) - 1 : UINT64_MAX;
+    name_word(&out_name->head, &out_name->head_fold, text, len, 0);
+    name_word(&out_name->tail, &out_name->tail_fold, text, len, tail_off);
+    name_word(&out_name->middle, &out_name->middle_fold, text, len, len <= 16 ? 0 : 8);
+}
+
+/* Puts each name into the slot of its own; false where two names want the same. */
+static bool fill_slots(struct otus_sip_names *names)
+{
+    memset(names->slot, 0, sizeof names->slot);
+    for (uint32_t id = 1; id < OTUS_SIP_NUM_HEADER_IDS; id++) {
+        uint8_t text[OTUS_SIP_MAX_NAME] = ":::"; /* what may stand behind "To" */
+        uint32_t len = names->name[id].len;
+        memcpy(text, header_table[id].name, len);
+        uint32_t slot = otus_sip_name_slot(names->multiplier, text, len);
+        if (names->slot[slot] != 0)
+            return false;
+        names->slot[slot] = (uint8_t)id;
     }
+    return true;
 }
 
 void otus_sip_names_init(struct otus_sip_names *out_names)
 {
     memset(out_names, 0, sizeof *out_names);
     for (uint32_t id = 1; id < OTUS_SIP_NUM_HEADER_IDS; id++) {
-        const char *text = header_table[id].name;
-        struct otus_sip_name *name = &out_names->name[id];
-        name_init(name, text, id);
-        uint32_t slot = name_hash((uint8_t)text[0], (uint8_t)text[name->len - 1], name->len);
-        while (out_names->slot[slot] != 0) /* linear probing */
-            slot = (slot + 1) % OTUS_SIP_NAME_SLOTS;
-        out_names->slot[slot] = (uint8_t)id;
+        name_init(&out_names->name[id], header_table[id].name, id);
         if (header_table[id].compact != 0)
             out_names->compact[header_table[id].compact & 0x1f] = (uint8_t)id;
     }
+    /* About one multiplier in forty keeps the names apart. */
+    out_names->multiplier = 0x9e3779b1u;
+    while (!fill_slots(out_names))
+        out_names->multiplier += 0x3c6ef362u;
 }
 
-static inline bool name_equals(const struct otus_sip_name *name, const uint8_t *at)
+static uint32_t compact_id(const struct otus_sip_names *names, uint8_t octet)
 {
-    uint64_t differs = ((otus_load8(at) | name->fold[0]) ^ name->word[0]) & name->mask[0];
-    differs |= ((otus_load8(at + 8) | name->fold[1]) ^ name->word[1]) & name->mask[1];
-    if (name->len > 16)
-        differs |= ((otus_load8(at + 16) | name->fold[2]) ^ name->word[2]) & name->mask[2];
-    return differs == 0;
+    uint8_t lower = otus_lower(octet);
+    return lower >= 'a' && lower <= 'z' ? names->compact[lower & 0x1f] : OTUS_SIP_HEADER_OTHER;
 }
 
 uint32_t otus_sip_name_id(const struct otus_sip_names *names, struct otus_sip_text text,
                           uint32_t off, uint32_t len)
 {
     const uint8_t *at = text.octets + off;
-    if (len <= 1) {
-        bool is_letter = len == 1 && otus_lower(at[0]) >= 'a' && otus_lower(at[0]) <= 'z';
-        return is_letter ? names->compact[at[0] & 0x1f] : OTUS_SIP_HEADER_OTHER;
-    }
-    if (len > OTUS_SIP_NAME_WORDS * 8)
+    if (OTUS_UNLIKELY(len <= 1))
+        return len == 1 ? compact_id(names, at[0]) : OTUS_SIP_HEADER_OTHER;
+    if (OTUS_UNLIKELY(len > OTUS_SIP_MAX_NAME))
         return OTUS_SIP_HEADER_OTHER;
-
-    uint8_t near_end[OTUS_SIP_NAME_WORDS * 8];
-    uint32_t slot = name_hash(at[0], at[len - 1], len);
-    if (OTUS_UNLIKELY(text.len - off < sizeof near_end)) {
-        memset(near_end, 0, sizeof near_end);
-        memcpy(near_end, at, len);
-        at = near_end;
-    }
-    for (; names->slot[slot] != 0; slot = (slot + 1) % OTUS_SIP_NAME_SLOTS) {
-        const struct otus_sip_name *name = &names->name[names->slot[slot]];
-        if (name->len == len && name_equals(name, at))
-            return name->id;
-    }
-    return OTUS_SIP_HEADER_OTHER;
+    /* A copy, since the name may end where the message ends, and with white space. */
+    uint8_t name[OTUS_SIP_MAX_NAME];
+    memset(name, ':', sizeof name);
+    memcpy(name, at, len);
+    return otus_sip_long_name_id(names, name, len);
 }
 
 /* RFC 3261 7.1: methods are case-sensitive, so "invite" is an extension method. */
@@ -153,13 +149,20 @@ uint8_t otus_sip_method_id(struct otus_sip_text text, struct otus_span method)
     };
     if (method.len < 3 || method.len > 9)
         return OTUS_SIP_METHOD_OTHER;
-
+    const uint8_t *at = text.octets + method.off;
     uint8_t octets[16] = {0};
-    memcpy(octets, text.octets + method.off, method.len);
-    uint64_t head = otus_load8(octets);
+    uint64_t head;
+    if (OTUS_LIKELY(text.len - method.off >= 8)) {
+        head =
+            otus_load8(at) & (method.len < 8 ? ((uint64_t)1 << (8 * method.len)) - 1 : UINT64_MAX);
+    } else {
+        memcpy(octets, at, method.len);
+        head = otus_load8(octets);
+    }
+    uint8_t ninth = method.len == 9 ? at[8] : 0;
     for (uint32_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
         if (otus_load8(methods[i].name) == head && methods[i].len == method.len &&
-            methods[i].name[8] == octets[8])
+            methods[i].name[8] == ninth)
             return methods[i].id;
     return OTUS_SIP_METHOD_OTHER;
 }

@@ -8,14 +8,27 @@ enum {
     MAX_START_LINE_OCTETS = 65536 /* how far can_handle() looks for the line's end */
 };
 
-static const char version_text[] = "sip/2.0";
+/* "SIP/2.0", whatever follows. */
+static inline bool is_version_2(const uint8_t *at, uint32_t left)
+{
+    return left >= VERSION_OCTETS && memcmp(at, "SIP/2.0", VERSION_OCTETS) == 0;
+}
 
 /* "SIP/x.y", whatever follows. */
 static inline bool starts_version(const uint8_t *at, uint32_t left)
 {
+    if (OTUS_LIKELY(is_version_2(at, left)))
+        return true;
     return left >= VERSION_OCTETS && otus_is_digit(at[6]) && at[5] == '.' &&
            otus_lower(at[0]) == 's' && otus_lower(at[1]) == 'i' && otus_lower(at[2]) == 'p' &&
            at[3] == '/' && otus_is_digit(at[4]);
+}
+
+/* "SIP/2.0" and nothing more, in whichever case. */
+static inline bool is_version_text(const uint8_t *at, uint32_t len)
+{
+    return len == VERSION_OCTETS &&
+           (is_version_2(at, len) || otus_equals_nocase(at, len, "sip/2.0", VERSION_OCTETS));
 }
 
 /* "sip:", "sips:" or "tel:": what only a request that means SIP carries. */
@@ -23,6 +36,8 @@ static inline bool starts_sip_uri(const uint8_t *at, uint32_t left)
 {
     if (left < 5)
         return false;
+    if (OTUS_LIKELY(otus_is_sip_scheme(at)))
+        return true;
     if (otus_equals_nocase(at, 3, "sip", 3))
         return at[3] == ':' || (otus_lower(at[3]) == 's' && at[4] == ':');
     return otus_equals_nocase(at, 4, "tel:", 4);
@@ -50,6 +65,10 @@ static uint32_t trim_blank(const uint8_t *octets, uint32_t from, uint32_t to)
 /* Where the last word of [from, to) starts; there is no white space at its end. */
 static uint32_t last_word(const uint8_t *octets, uint32_t from, uint32_t to)
 {
+    /* " SIP/2.0" nearly always: RFC 3261 7.1. */
+    if (OTUS_LIKELY(to - from > VERSION_OCTETS && is_blank(octets[to - VERSION_OCTETS - 1]) &&
+                    is_version_2(octets + to - VERSION_OCTETS, VERSION_OCTETS)))
+        return to - VERSION_OCTETS;
     while (to > from && !is_blank(octets[to - 1]))
         to--;
     return to;
@@ -65,7 +84,7 @@ static bool find_method(struct otus_span *out_method, uint8_t *out_id, struct ot
         return false;
     *out_method = (struct otus_span){from, end - from};
     *out_id = otus_sip_method_id(text, *out_method);
-    return *out_id != OTUS_SIP_METHOD_OTHER || otus_sip_is_token(text, from, end);
+    return *out_id != OTUS_SIP_METHOD_OTHER || otus_sip_is_token(text.octets, from, end);
 }
 
 bool otus_sip_can_handle(const uint8_t *octets, uint32_t len)
@@ -101,7 +120,7 @@ static void take_status(struct otus_sip_message *message, struct otus_sip_text t
     uint32_t end = otus_find2(text.octets, text.len, from, to, ' ', '\t');
     uint64_t code;
     bool is_code = end - from == 3 &&
-                   otus_sip_parse_number(&code, text, (struct otus_span){from, end - from}, 999);
+                   otus_sip_parse_number(&code, text.octets, (struct otus_span){from, 3}, 999);
     if (is_code)
         message->status_code = (uint16_t)code;
     if (!is_code || code < 100 || code > 699) /* three digits are reported all the same */
@@ -120,7 +139,7 @@ static bool parse_status_line(struct otus_sip_message *message, struct otus_sip_
     uint32_t end = otus_find2(text.octets, text.len, from, to, ' ', '\t');
     if (end == to)
         return false;
-    if (!otus_equals_nocase(text.octets + from, end - from, version_text, 7))
+    if (!is_version_text(text.octets + from, end - from))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
     uint32_t code = skip_blank(text.octets, end, to);
     if (code - end != 1 || text.octets[end] != ' ')
@@ -129,43 +148,36 @@ static bool parse_status_line(struct otus_sip_message *message, struct otus_sip_
     return true;
 }
 
-/* Whether a sip: or sips: URI has header fields behind its host: RFC 3261 19.1.1
- * forbids them in a Request-URI. A question mark before the @ is part of the user. */
-static bool has_uri_headers(struct otus_sip_text text, struct otus_span uri)
-{
-    uint32_t end = uri.off + uri.len;
-    uint32_t mark = otus_find(text.octets, text.len, uri.off, end, '?');
-    if (OTUS_LIKELY(mark == end) || !starts_sip_uri(text.octets + uri.off, uri.len) ||
-        otus_lower(text.octets[uri.off]) != 's')
-        return false;
-    uint32_t at = otus_find(text.octets, text.len, uri.off, end, '@');
-    return at == end || otus_find(text.octets, text.len, at, end, '?') != end;
-}
-
-/* RFC 3261 25.1: hostport = host [ ":" port ], where an IPv6 address is in brackets: with
- * more than one colon outside them (RFC 5118 4.2) nobody knows which ends the host. */
-static bool has_bad_hostport(struct otus_sip_text text, struct otus_span uri)
+/* What is wrong behind the user part of a sip: or sips: URI in a start line.
+ *
+ * RFC 3261 25.1: hostport = host [ ":" port ], where an IPv6 address is in brackets: with
+ * more than one colon outside them (RFC 5118 4.2) nobody knows which ends the host. RFC 3261
+ * 19.1.1: header fields ("?") are not allowed in a Request-URI; a question mark before the @
+ * is part of the user. */
+static bool is_bad_behind_user(struct otus_sip_text text, struct otus_span uri)
 {
     const uint8_t *octets = text.octets;
     uint32_t end = uri.off + uri.len;
     if (!starts_sip_uri(octets + uri.off, uri.len) || otus_lower(octets[uri.off]) != 's')
         return false;
-    uint32_t host = otus_find(octets, text.len, uri.off, end, ':') + 1;
+    uint32_t host = uri.off + (octets[uri.off + 3] == ':' ? 4 : 5);
     uint32_t at = otus_find(octets, text.len, host, end, '@');
     if (at < end)
         host = at + 1;
+    if (otus_find(octets, text.len, host, end, '?') != end)
+        return true;
     if (host < end && octets[host] == '[') {
         host = otus_find(octets, text.len, host, end, ']');
         if (host == end)
             return true;
     }
-    uint32_t colon = otus_find3(octets, text.len, host, end, ':', ';', '?');
+    uint32_t colon = otus_find2(octets, text.len, host, end, ':', ';');
     if (colon == end || octets[colon] != ':')
         return host == end;
     uint64_t port;
-    uint32_t port_end = otus_find2(octets, text.len, colon + 1, end, ';', '?');
+    uint32_t port_end = otus_find(octets, text.len, colon + 1, end, ';');
     struct otus_span digits = {colon + 1, port_end - colon - 1};
-    return !otus_sip_parse_number(&port, text, digits, UINT16_MAX);
+    return !otus_sip_parse_number(&port, octets, digits, UINT16_MAX);
 }
 
 static void take_request_uri(struct otus_sip_message *message, struct otus_sip_text text,
@@ -181,9 +193,8 @@ static void take_request_uri(struct otus_sip_message *message, struct otus_sip_t
     }
     message->request_uri = (struct otus_span){from, to - from};
     bad = bad || otus_find4(octets, text.len, from, to, ' ', '\t', '<', '>') != to ||
-          !otus_sip_is_uri(text, message->request_uri) ||
-          has_uri_headers(text, message->request_uri) ||
-          has_bad_hostport(text, message->request_uri);
+          !otus_sip_is_uri(text.octets, message->request_uri) ||
+          is_bad_behind_user(text, message->request_uri);
     if (bad)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_REQUEST_URI);
 }
@@ -204,7 +215,7 @@ static bool parse_request_line(struct otus_sip_message *message, struct otus_sip
     if (starts_version(octets + version, end - version)) {
         uri_end = trim_blank(octets, uri, version);
         bad = bad || version - uri_end != 1 || octets[uri_end] != ' ';
-        if (!otus_equals_nocase(octets + version, end - version, version_text, 7))
+        if (!is_version_text(octets + version, end - version))
             otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_VERSION);
     } else {
         /* No version that could be read: SIP only if method and URI both say so. */

@@ -6,7 +6,7 @@
 #include "lines.h"
 #include "octet_search.h"
 
-enum { MAX_LEN = 2600, NUM_ROUNDS = 3000 };
+enum { MAX_LEN = 5000, NUM_ROUNDS = 3000 };
 
 static uint32_t next_random(uint32_t *state)
 {
@@ -55,6 +55,9 @@ static void test_search(void)
                  find_plain(o, from, to, (const uint8_t *)"\r\n\n\n"));
         CHECK_EQ(otus_find(o, len, from, to, ':'),
                  find_plain(o, from, to, (const uint8_t *)"::::"));
+        if (len - from >= 16)
+            CHECK_EQ(otus_find_in16(o + from, ':'),
+                     find_plain(o, from, from + 16, (const uint8_t *)"::::") - from);
         guard_free(&buffer);
     }
 }
@@ -108,6 +111,30 @@ static struct walk walk_plain(const uint8_t *octets, uint32_t len, uint32_t star
     return walk;
 }
 
+static uint32_t mark_plain(const uint8_t *octets, uint32_t from, uint32_t to)
+{
+    static const char marks[] = "\",;<> ";
+    while (from < to && octets[from] >= 0x20 &&
+           memchr(marks, octets[from], sizeof marks - 1) == NULL)
+        from++;
+    return from;
+}
+
+/* Every scan marks what an octet-wise loop takes for a mark, from whichever octet on. */
+static void test_marks(otus_lines_scan scan, const uint8_t *octets, uint32_t len)
+{
+    static struct otus_lines lines;
+    struct otus_line line;
+    otus_lines_init(&lines, octets, len, 0, scan);
+    while (otus_lines_next(&lines, &line))
+        continue;
+    for (uint32_t from = 0; from < len; from++) {
+        uint32_t to = from + (from * 7919) % (len - from + 1);
+        CHECK_EQ(otus_lines_mark(&lines, from, to), mark_plain(octets, from, to));
+        CHECK_EQ(otus_lines_mark(&lines, from, len), mark_plain(octets, from, len));
+    }
+}
+
 /* Every scan that this machine has finds the same lines and the same control octet. */
 static void test_lines(void)
 {
@@ -125,6 +152,8 @@ static void test_lines(void)
             CHECK_EQ(got.num, want.num);
             CHECK(got.hash == want.hash);
             CHECK_EQ(got.first_control, want.first_control);
+            if (round % 16 == 0)
+                test_marks(scans[i], buffer.octets, len);
         }
         guard_free(&buffer);
     }

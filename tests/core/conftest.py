@@ -17,7 +17,7 @@ def sip_dump(tmp_path_factory: pytest.TempPathFactory) -> SipDump:
 @pytest.fixture(scope="session")
 def sip_dump_portable(tmp_path_factory: pytest.TempPathFactory) -> SipDump:
     """The same parser without vector instructions."""
-    return build_sip_dump(tmp_path_factory.mktemp("sip_dump_portable"), "-DOTUS_NO_SIMD")
+    return build_sip_dump(tmp_path_factory.mktemp("sip_dump_portable"), "-DOTUS_PORTABLE")
 
 
 @pytest.fixture(scope="session")

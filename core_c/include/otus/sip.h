@@ -161,6 +161,7 @@ struct otus_sip_message {
     const uint8_t *octets; /* borrowed from the caller of otus_sip_parse() */
     uint32_t len;          /* of header and body; trailing octets are not part of it */
     bool is_request;
+    bool has_folds;       /* a header value holds line breaks: see otus_sip_header.folded */
     uint8_t method_id;    /* enum otus_sip_method; of the CSeq in a response */
     uint16_t status_code; /* 0 for a request, and where it isn't three digits */
     uint32_t cseq;        /* 0 where has_cseq is false */

@@ -1,11 +1,12 @@
 /* The flow registry: see flow.h.
  *
  * Two tables of buckets. The flow table, here, maps an endpoint to its entry; a bucket is
- * one cache line of tags in front of eight entries, and its oldest entry gives way when it
- * is full. The call table, in flow_call.c, maps a Call-ID to the hashes of its endpoints,
- * so that the end of a dialog costs what the dialog has. Nothing points from one table
- * into the other: a hash that finds nothing, or an entry of another call, is skipped, and
- * so an eviction on one side needs no word to the other.
+ * one cache line of tags and one of times in front of eight entries, so that finding a place
+ * or what is over touches no entry. The oldest entry gives way when its bucket is full. The call
+ * table, in flow_call.c, maps a Call-ID to the hashes of its endpoints, so that the end of a dialog
+ * costs what the dialog has. Nothing points from one table into the other: a hash that finds
+ * nothing, or an entry of another call, is skipped, and so an eviction on one side needs no word to
+ * the other.
  *
  * Readers take no lock. Each bucket carries a sequence number that is odd while a writer
  * changes it; a reader that saw it change reads again. Every word of an entry is read and
@@ -32,12 +33,12 @@ struct entry {
     uint64_t value[VALUE_WORDS];
     uint64_t hash;      /* of the key */
     uint64_t call_hash; /* of the Call-ID */
-    uint64_t seen_ns;   /* put or hit last */
 };
 
 struct bucket {
-    _Alignas(64) uint32_t sequence; /* odd: being written */
-    uint32_t tag[SLOTS];            /* low half of the hash, 0: free */
+    _Alignas(64) uint32_t sequence;       /* odd: being written */
+    uint32_t tag[SLOTS];                  /* low half of the hash, 0: free */
+    _Alignas(64) uint64_t seen_ns[SLOTS]; /* when each entry was put or hit last */
 };
 
 static inline uint64_t word_load(const uint64_t *at)
@@ -198,10 +199,10 @@ static void set_tag(struct bucket *bucket, uint32_t slot, uint32_t tag)
     __atomic_store_n(&bucket->tag[slot], tag, __ATOMIC_RELAXED);
 }
 
-static bool is_expired(const struct otus_flow_registry *registry, const struct entry *entry,
-                       uint64_t now_ns)
+static bool is_expired(const struct otus_flow_registry *registry, const struct bucket *bucket,
+                       uint32_t slot, uint64_t now_ns)
 {
-    uint64_t seen = word_load(&entry->seen_ns);
+    uint64_t seen = word_load(&bucket->seen_ns[slot]);
     return now_ns > seen && now_ns - seen > registry->ttl_ns;
 }
 
@@ -231,11 +232,11 @@ static struct place find_place(const struct otus_flow_registry *registry,
         if (bucket->tag[slot] == tag && key_equals(&entries[slot], key))
             return (struct place){slot, true, false, false};
         bool is_free = bucket->tag[slot] == 0;
-        uint64_t seen = is_free ? 0 : word_load(&entries[slot].seen_ns);
+        uint64_t seen = is_free ? 0 : word_load(&bucket->seen_ns[slot]);
         if (!best.is_free && (is_free || seen < oldest)) {
             oldest = seen;
             best = (struct place){slot, false, is_free,
-                                  !is_free && is_expired(registry, &entries[slot], now_ns)};
+                                  !is_free && is_expired(registry, bucket, slot, now_ns)};
         }
     }
     return best;
@@ -254,7 +255,7 @@ static void write_entry(struct bucket *bucket, struct entry *entry, uint32_t slo
         word_store(&entry->value[i], words[i]);
     entry->hash = hash; /* only read under the lock, as is call_hash */
     entry->call_hash = call_hash;
-    word_store(&entry->seen_ns, now_ns);
+    word_store(&bucket->seen_ns[slot], now_ns);
     set_tag(bucket, slot, tag_of(hash));
     write_end(bucket);
 }
@@ -273,11 +274,10 @@ static void sweep(struct otus_flow_registry *registry, uint64_t now_ns)
     uint32_t turn = __atomic_fetch_add(&registry->sweep, 1, __ATOMIC_RELAXED);
     uint32_t index = turn % registry->num_buckets;
     struct bucket *bucket = &registry->buckets[index];
-    const struct entry *entries = registry->entries + (size_t)index * SLOTS;
     struct otus_lock *lock = flow_lock(registry, index);
     otus_lock_take(lock);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
-        if (bucket->tag[slot] != 0 && is_expired(registry, &entries[slot], now_ns))
+        if (bucket->tag[slot] != 0 && is_expired(registry, bucket, slot, now_ns))
             remove_slot(registry, bucket, slot);
     otus_lock_give(lock);
 }
@@ -311,11 +311,12 @@ bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_k
 
 /* A hit keeps the flow alive. Written now and then only, so that readers on other cores
  * do not pass the line to and fro for every packet. */
-static void refresh(const struct otus_flow_registry *registry, struct entry *entry, uint64_t now_ns)
+static void refresh(const struct otus_flow_registry *registry, struct bucket *bucket, uint32_t slot,
+                    uint64_t now_ns)
 {
-    uint64_t seen = word_load(&entry->seen_ns);
+    uint64_t seen = word_load(&bucket->seen_ns[slot]);
     if (now_ns > seen && now_ns - seen > registry->ttl_ns / 16)
-        word_store(&entry->seen_ns, now_ns);
+        word_store(&bucket->seen_ns[slot], now_ns);
 }
 
 static void copy_value(struct otus_flow_value *out_value, const struct entry *entry)
@@ -339,26 +340,23 @@ static enum lookup look_up(struct otus_flow_registry *registry, struct otus_flow
 {
     uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
-    struct entry *entries = registry->entries + (size_t)index * SLOTS;
+    const struct entry *entries = registry->entries + (size_t)index * SLOTS;
     uint32_t before = __atomic_load_n(&bucket->sequence, __ATOMIC_ACQUIRE);
-    struct entry *hit = NULL;
     if (before & 1)
         return LOOKUP_AGAIN;
-    for (uint32_t slot = 0; slot < SLOTS; slot++) {
-        if (__atomic_load_n(&bucket->tag[slot], __ATOMIC_RELAXED) == tag_of(hash) &&
-            key_equals(&entries[slot], key)) {
-            hit = &entries[slot];
-            break;
-        }
-    }
-    bool is_alive = hit != NULL && !is_expired(registry, hit, now_ns);
+    uint32_t slot = 0;
+    while (slot < SLOTS &&
+           !(__atomic_load_n(&bucket->tag[slot], __ATOMIC_RELAXED) == tag_of(hash) &&
+             key_equals(&entries[slot], key)))
+        slot++;
+    bool is_alive = slot < SLOTS && !is_expired(registry, bucket, slot, now_ns);
     if (is_alive)
-        copy_value(out_value, hit);
+        copy_value(out_value, &entries[slot]);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
     if (__atomic_load_n(&bucket->sequence, __ATOMIC_RELAXED) != before)
         return LOOKUP_AGAIN;
     if (is_alive)
-        refresh(registry, hit, now_ns);
+        refresh(registry, bucket, slot, now_ns);
     return is_alive ? LOOKUP_HIT : LOOKUP_MISS;
 }
 

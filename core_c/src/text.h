@@ -15,7 +15,7 @@ enum {
     OTUS_TEXT_FRACTION = 9, /* "123456789" */
 };
 
-__attribute__((visibility("hidden"))) extern const char otus_digit_pairs[200];
+__attribute__((visibility("hidden"))) extern const char otus_digit_pairs[201];
 
 /* Each writes at out, which has room for the constant of its name, and returns
  * the octets written. */
@@ -61,8 +61,8 @@ uint32_t otus_text_i64(uint8_t *out, int64_t value); /* OTUS_TEXT_U64 holds it *
 
 /* Every octet of an IPv4 address with the dot behind it. */
 struct otus_text_octet {
-    char digits[4];
-    uint32_t len;
+    char digits[7]; /* four that are copied */
+    uint8_t len;
 };
 __attribute__((visibility("hidden"))) extern const struct otus_text_octet otus_text_octets[256];
 
@@ -72,7 +72,7 @@ static inline uint32_t otus_text_ipv4(uint8_t *out, const uint8_t *ip)
     uint8_t *at = out;
     for (int i = 0; i < 4; i++) {
         const struct otus_text_octet *octet = &otus_text_octets[ip[i]];
-        memcpy(at, octet->digits, sizeof octet->digits);
+        memcpy(at, octet->digits, 4);
         at += octet->len;
     }
     return (uint32_t)(at - out) - 1; /* without the last dot */

@@ -50,6 +50,8 @@ class ReporterAccount:
         failed: Tried and not delivered, by reason.
         queued_batches: Batches waiting here.
         queued_octets: Octets of these.
+        notes: Records to which something was done, by what; counted above as well.
+        trouble: What keeps the reporter from delivering just now.
     """
 
     name: str
@@ -60,6 +62,8 @@ class ReporterAccount:
     failed: Mapping[str, int] = field(default_factory=dict)
     queued_batches: int = 0
     queued_octets: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
 
     @property
     def imbalance(self) -> int:
@@ -286,6 +290,8 @@ class Delivery:
                 failed=failed,
                 queued_batches=len(self._queue),
                 queued_octets=self._queued_octets,
+                notes=dict(stats.notes),
+                trouble=" ".join(str(stats.trouble).split()),
             )
 
     def _stats(self) -> ReporterStats:

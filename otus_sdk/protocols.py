@@ -390,12 +390,17 @@ class ReporterStats:
         dropped: Given up before trying, by reason ("queue_full", ...).
         failed: Tried and not delivered, by reason ("timeout", ...).
         queued: Not decided yet.
+        notes: Records to which something was done on the way ("truncated"); they
+            are counted above as well.
+        trouble: What keeps it from delivering just now, in one line; empty for nothing.
     """
 
     reported: int = 0
     dropped: Mapping[str, int] = field(default_factory=dict)
     failed: Mapping[str, int] = field(default_factory=dict)
     queued: int = 0
+    notes: Mapping[str, int] = field(default_factory=dict)
+    trouble: str = ""
 
 
 @runtime_checkable

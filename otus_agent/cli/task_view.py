@@ -6,7 +6,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from otus_agent.cli.render import console, count, duration, octets, show_facts, show_table
+from otus_agent.cli.render import (
+    console,
+    count,
+    duration,
+    octets,
+    printable,
+    show_facts,
+    show_table,
+)
 
 
 def capture_of(row: Mapping[str, Any]) -> str:
@@ -69,6 +77,11 @@ def _show_reporters(reporters: Any) -> None:
          for one in reporters],
         "",
     )  # fmt: skip
+    for one in reporters:
+        if one.get("trouble"):
+            print(f"{one['name']}: {printable(one['trouble'])}")
+        if one.get("notes"):
+            print(f"{one['name']}: {_listed(one['notes'])}")
 
 
 def show_plugins(plugins: Any, *, stderr: bool = False) -> None:

@@ -146,7 +146,11 @@ def _reporter_losses(reading: Reading) -> Samples:
     for task in reading.tasks:
         for delivery in task.deliveries:
             account = delivery.account
-            for outcome, reasons in (("dropped", account.dropped), ("failed", account.failed)):
+            for outcome, reasons in (
+                ("dropped", account.dropped),
+                ("failed", account.failed),
+                ("reported", account.notes),
+            ):
                 for reason, count in reasons.items():
                     yield count, (task.task, account.name, outcome, reason)
 
@@ -334,7 +338,8 @@ METRICS: Final = (
     _counter(
         "otus_reporter_losses_total",
         "task reporter outcome reason",
-        "Records dropped or failed at a reporter, by reason.",
+        "Records dropped or failed at a reporter, by reason; and reported ones that lost a part "
+        "(`truncated`).",
         _reporter_losses,
     ),
     _value(

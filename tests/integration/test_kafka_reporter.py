@@ -182,6 +182,7 @@ async def test_a_record_that_is_too_large(
         await reporter.flush()
         stats = reporter.stats()
     assert (stats.reported, dict(stats.dropped)) == (reported, dropped)
+    assert stats.notes == ({"truncated": 1} if policy == "truncate" else {})
     messages = read(kafka.bootstrap, topic, reported)
     cut = [m for m in messages if b"oversize" in m.value()]
     assert len(cut) == reported - 2
@@ -212,7 +213,7 @@ async def test_a_wrong_password_is_told_and_costs_only_the_records(
         brokers=[broker.sasl_bootstrap], topic=topic_name("sasl"), sasl=sasl, stop_timeout=0.2
     ) as reporter:
         reporter.report_batch(batch(0, 10))
-        await wait_until_async(lambda: "uthenticat" in reporter.last_error, 20)
+        await wait_until_async(lambda: "uthenticat" in reporter.stats().trouble, 30)
         assert reporter.stats().queued == 10
     assert_balanced(reporter, 10)
     assert reporter.stats().dropped == {"stopped": 10}

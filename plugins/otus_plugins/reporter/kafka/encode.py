@@ -39,6 +39,7 @@ class Encoder:
         self._label_headers = header_filter(config.header_labels)
         self._is_json = config.value == "json"
         self._memory = bytearray()
+        self.truncated = 0
         self._cut = oversize.cut_json if self._is_json else oversize.cut_protobuf
 
     def encode(self, parts: Iterable[Part], num_partitions: int) -> Encoded:
@@ -129,6 +130,7 @@ class Encoder:
                     lost["too_large"] += 1
                     continue
                 value, headers = cut
+                self.truncated += 1
             builder.add(key, value, ts_ms, headers)
 
     def _cut_down(

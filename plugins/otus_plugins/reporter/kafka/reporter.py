@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections import deque
 from collections.abc import Coroutine
@@ -98,7 +99,13 @@ class KafkaReporter:
 
     def stats(self) -> ReporterStats:
         """The account since the start. From any thread."""
-        return self._outbox.stats()
+        truncated = self._encoder.truncated if self._encoder is not None else 0
+        stats = self._outbox.stats()
+        return dataclasses.replace(
+            stats,
+            notes={"truncated": truncated} if truncated else {},
+            trouble=self.last_error if stats.queued or not self.connected else "",
+        )
 
     def encode(self, parts: list[Part], num_partitions: int) -> asyncio.Future[Encoded]:
         """Encodes on the reporter's own thread."""

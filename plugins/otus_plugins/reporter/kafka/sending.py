@@ -34,6 +34,7 @@ PERMANENT = (
     kafka_errors.InvalidTopicError,
 )
 DISCARD_PATIENCE_S = 1.0
+_NOT_YET = "not connected yet"
 
 
 class Gone(Exception):
@@ -81,7 +82,7 @@ class ProducerKeeper:
         self._config = config
         self._link: Link | None = None
         self._changed = asyncio.Event()
-        self.last_error = "not connected yet"
+        self.last_error = _NOT_YET
 
     @property
     def connected(self) -> bool:
@@ -121,6 +122,8 @@ class ProducerKeeper:
             raise
         self._link = link = Link(producer)
         self._changed.set()
+        if self.last_error == _NOT_YET:
+            self.last_error = ""
         log.info("kafka: connected to %s", ", ".join(self._config.brokers))
         try:
             yield link
@@ -197,29 +200,30 @@ class PartitionSender:
         """Sends once. Returns whether to try again; else the chunk is settled."""
         loop = asyncio.get_running_loop()
         deadline = chunk.born + self._config.delivery_timeout
+        attempts = chunk.attempts
         link: Link | None = None
         try:
             async with asyncio.timeout_at(max(deadline, loop.time())):
                 link = await self._keeper.link()
                 await self._send(chunk, link)
-        except TimeoutError:
-            # The producer may still have it, and would go on trying.
-            if link is not None and chunk.attempts:
-                link.give_up()
-            self._expire(chunk)
-            return False
         except Gone:
             return True
-        except PERMANENT as error:
-            self._after_failure(link, error)
-            self._outbox.settle_failed(chunk, type(error).__name__)
-            return False
         except Exception as error:  # noqa: BLE001 aiokafka raises more than KafkaError
-            self._after_failure(link, error)
-            if loop.time() >= deadline:
-                self._expire(chunk)
+            self._keeper.last_error = str(error) or type(error).__name__
+            expired = loop.time() >= deadline
+            # A batch that failed used up sequence numbers that the broker has not
+            # seen: an idempotent producer is of no more use for this partition. One
+            # that has not answered may go on trying.
+            is_spent = self._config.is_idempotent or isinstance(error, TimeoutError)
+            if link is not None and chunk.attempts > attempts and is_spent:
+                link.give_up()
+            if isinstance(error, PERMANENT):
+                self._outbox.settle_failed(chunk, type(error).__name__)
                 return False
-            return True
+            if expired:
+                self._expire(chunk)
+            return not expired
+        self._keeper.last_error = ""
         self._outbox.settle_reported(chunk)
         return False
 
@@ -228,13 +232,6 @@ class PartitionSender:
             self._outbox.settle_failed(chunk, "timeout")
         else:
             self._outbox.settle_dropped(chunk, "deadline")
-
-    def _after_failure(self, link: Link | None, error: BaseException) -> None:
-        self._keeper.last_error = str(error) or type(error).__name__
-        # The failed batch used up sequence numbers that the broker has not seen:
-        # an idempotent producer is of no more use for this partition.
-        if link is not None and self._config.is_idempotent:
-            link.give_up()
 
     async def _send(self, chunk: Chunk, link: Link) -> None:
         producer = link.producer

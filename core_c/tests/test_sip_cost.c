@@ -95,14 +95,14 @@ static void use(struct otus_sip_parser *parser, struct otus_flow_registry *regis
     otus_sip_register_media(registry, &message, 1, NULL);
 }
 
-int main(void)
+static void test_every_shape(void)
 {
-    struct otus_sip_parser *parser;
-    struct otus_flow_registry *registry;
+    struct otus_sip_parser *parser = NULL;
+    struct otus_flow_registry *registry = NULL;
     uint8_t *octets = malloc(MESSAGE_OCTETS + 1);
-    if (octets == NULL || otus_sip_parser_new(&parser) != OTUS_OK ||
-        otus_flow_registry_new(&registry, 100, 1000000) != OTUS_OK)
-        return 1;
+    if (!CHECK(octets != NULL && otus_sip_parser_new(&parser) == OTUS_OK &&
+               otus_flow_registry_new(&registry, 100, 1000000) == OTUS_OK))
+        return;
     for (size_t i = 0; i < sizeof shapes / sizeof shapes[0]; i++) {
         check_about = shapes[i].name;
         uint32_t len = build(octets, &shapes[i]);
@@ -115,5 +115,10 @@ int main(void)
     otus_flow_registry_free(registry);
     otus_sip_parser_free(parser);
     free(octets);
+}
+
+int main(void)
+{
+    test_every_shape();
     return check_summary();
 }

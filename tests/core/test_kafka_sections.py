@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -159,6 +160,30 @@ def test_every_codec_takes_what_the_core_makes(compression: str) -> None:
         made, left_out = kafka_sections([(batch, range(count))], 3)
         assert not left_out
         assert by_partition(itertools.chain(*map(read_batch, finished))) == by_partition(read(made))
+
+
+@pytest.mark.parametrize("compression", ["none", "lz4", "zstd"])
+def test_no_batch_is_sent_larger_than_allowed(compression: str) -> None:
+    """Batches grow with what compression makes of them, and not over the limit where it fails."""
+    noise = random.Random(1)
+    dull, wild = BatchMaker(), BatchMaker()
+    for number in range(2000):
+        dull.add(b"the same again " * 20, b"key", ts_ns=BASE_NS + number * 10**6)
+        wild.add(noise.randbytes(300), b"key", ts_ns=BASE_NS + number * 10**6)
+    coding = encoder(compression=compression, max_batch_octets=20_000, max_message_octets=5_000)
+    numbers = []
+    for maker in (dull, dull, wild, wild, dull):
+        batch = maker.batch()
+        finished, lost = coding.encode([(batch, None)], 1)
+        assert not lost
+        assert all(one.size() <= 20_000 for one in finished)
+        values = [record.value for one in finished for _, record in read_batch(one)]
+        assert values == [batch.json(index) for index in range(2000)]
+        numbers.append(len(finished))
+    if compression == "none":
+        assert numbers == [numbers[0]] * 5
+    else:
+        assert numbers[1] < numbers[0], "it does not learn"
 
 
 def test_batches_of_plugins_and_of_the_core_keep_their_order() -> None:

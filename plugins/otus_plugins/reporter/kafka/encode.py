@@ -22,6 +22,9 @@ from otus_plugins.reporter.kafka.records import (
 )
 from otus_sdk.protocols import RecordBatch
 
+# How much larger than max_batch_octets a batch may be before compression.
+MAX_GROWTH = 8.0
+MAX_SECTION = 1 << 30
 # What batches of the core have, and no others.
 CORE_METHOD = "kafka_sections"
 _NS_PER_MS = 1_000_000
@@ -39,6 +42,7 @@ class Encoder:
         self._label_headers = header_filter(config.header_labels)
         self._is_json = config.value == "json"
         self._memory = bytearray()
+        self._growth = 1.0
         self.truncated = 0
         self._cut = oversize.cut_json if self._is_json else oversize.cut_protobuf
 
@@ -64,21 +68,41 @@ class Encoder:
         self, parts: list[Part], num_partitions: int, lost: Counter[str]
     ) -> list[FinishedBatch]:
         """The core encodes; what it leaves out is cut down here, or lost."""
+        growth = self._growth
+        finished, left_out = self._core_sections(parts, num_partitions, growth)
+        if growth > 1 and any(one.size() > self._config.max_batch_octets for one in finished):
+            finished, left_out = self._core_sections(parts, num_partitions, 1.0)
+        if left_out:
+            rest: list[Part] = [(parts[number][0], [index]) for number, index in left_out]
+            finished += self._here(rest, num_partitions, lost)
+        return finished
+
+    def _core_sections(
+        self, parts: list[Part], num_partitions: int, growth: float
+    ) -> tuple[list[FinishedBatch], list[tuple[int, int]]]:
+        """Finished batches, and (part, position) of what the core leaves out."""
         core: Any = getattr(parts[0][0], CORE_METHOD)
         made, left_out = core(
             parts,
             num_partitions,
             value=self._config.value,
             header_labels=self._config.header_labels,
-            max_octets=self._config.max_batch_octets - BATCH_OVERHEAD,
+            max_octets=min(
+                MAX_SECTION, int((self._config.max_batch_octets - BATCH_OVERHEAD) * growth)
+            ),
             max_message_octets=self._config.max_message_octets,
             room=self._room,
         )
-        finished = [self._finish(Section(*fields)) for fields in made]
-        if left_out:
-            rest: list[Part] = [(parts[number][0], [index]) for number, index in left_out]
-            finished += self._here(rest, num_partitions, lost)
-        return finished
+        sections = [Section(*fields) for fields in made]
+        finished = [self._finish(section) for section in sections]
+        # A batch costs the event loop a millisecond however much it holds, so as
+        # much as compression allowed last time goes into one, with room to spare.
+        loose, packed = (
+            sum(len(one.octets) for one in sections),
+            sum(one.size() for one in finished),
+        )
+        self._growth = min(MAX_GROWTH, max(1.0, loose / max(packed, 1) / 2))
+        return finished, left_out
 
     def _here(
         self, parts: list[Part], num_partitions: int, lost: Counter[str]
@@ -89,7 +113,10 @@ class Encoder:
         return [self._finish(section) for section in builder.finish()]
 
     def _finish(self, section: Section) -> FinishedBatch:
-        return FinishedBatch(section, self._compress(section.octets), self._config.compression)
+        packed, codec = self._compress(section.octets), self._config.compression
+        if len(packed) > len(section.octets):  # noise grows: it is sent as it is
+            packed, codec = bytes(section.octets), "none"
+        return FinishedBatch(section, packed, codec)
 
     def _room(self, octets: int) -> bytearray:
         """The same memory again: fresh pages would cost more than the encoding."""

@@ -151,7 +151,7 @@ static void place(struct otus_streams *streams, struct stream *stream, uint32_t 
         ahead = 0;
     }
     if (ahead < 0) {
-        uint32_t known = (uint32_t)-ahead;
+        uint32_t known = 0u - (uint32_t)ahead;
         if (known >= octets.len) {
             otus_count(counters, OTUS_COUNT_SEGMENT_DUPLICATE);
             return;
@@ -233,6 +233,7 @@ static void keep_rest(struct otus_streams *streams, struct stream *stream)
     if (!otus_stream_grow(streams, stream, rest.len)) {
         otus_count(streams->counters, OTUS_COUNT_STREAM_GAP);
         otus_count_by(streams->counters, OTUS_COUNT_STREAM_OCTETS_SKIPPED, rest.len);
+        otus_stream_restart_framing(stream);
         stream->resync = true;
         return;
     }
@@ -256,6 +257,8 @@ static struct frame_result frame_octets(struct otus_streams *streams, struct str
     uint32_t max = streams->config.max_message_octets;
     if (stream->mode == MODE_WEBSOCKET && streams->direct.at != NULL)
         keep_rest(streams, stream); /* unmasking writes */
+    if (stream->mode == MODE_WEBSOCKET && stream->have == 0)
+        return (struct frame_result){.need = 1}; /* there was no room */
     if (stream->mode == MODE_WEBSOCKET)
         return otus_stream_frame_websocket(stream, stream->buffer, stream->have, max,
                                            streams->counters);

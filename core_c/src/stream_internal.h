@@ -95,7 +95,7 @@ struct otus_streams {
     uint32_t first_free;
     uint32_t num_active;
     uint64_t num_held;
-    uint64_t hash_seed;
+    uint64_t secret; /* keeps senders from choosing hash collisions */
     struct stream_list by_use;
     struct stream_list by_gap;
     struct buffer_pool pools[NUM_BUFFER_CLASSES];

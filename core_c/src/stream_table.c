@@ -5,7 +5,9 @@
  * a pool is empty the stream that used its buffer least recently gives it up;
  * when the table is full the least recently used stream does. */
 #include <stdlib.h>
+#include <sys/random.h>
 
+#include "hash_mix.h"
 #include "stream_internal.h"
 
 enum {
@@ -116,8 +118,9 @@ enum otus_status otus_streams_new(struct otus_streams **out_streams,
     streams->counters = counters;
     streams->by_use = empty_list;
     streams->by_gap = empty_list;
-    /* Address-space layout makes this unpredictable enough against crafted collisions. */
-    streams->hash_seed = (uint64_t)(uintptr_t)streams * 0x9e3779b97f4a7c15u;
+    if (getrandom(&streams->secret, sizeof streams->secret, GRND_NONBLOCK) !=
+        (ssize_t)sizeof streams->secret)
+        streams->secret = (uint64_t)(uintptr_t)streams; /* early boot: an address has to do */
     for (uint32_t i = 0; i < config->num_ports; i++)
         streams->wanted[config->ports[i]] = true;
     if (!take_memory(streams)) {
@@ -288,12 +291,9 @@ uint32_t otus_stream_hash(const struct otus_streams *streams, const struct strea
 {
     uint64_t words[sizeof *key / 8];
     memcpy(words, key, sizeof words);
-    uint64_t hash = streams->hash_seed;
-    for (uint32_t i = 0; i < sizeof words / sizeof words[0]; i++) {
-        hash ^= words[i];
-        hash *= 0xff51afd7ed558ccdu;
-        hash ^= hash >> 32;
-    }
+    uint64_t hash = streams->secret;
+    for (uint32_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        hash = otus_mix64(hash, words[i]);
     return (uint32_t)hash;
 }
 

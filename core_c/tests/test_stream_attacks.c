@@ -112,9 +112,8 @@ static void test_slightly_reordered_time(void)
     finish(&f, 3);
 }
 
-static void test_overflow_then_recovery(void)
+static void open_small(struct fixture *f)
 {
-    check_about = "a message too long for the buffer is given up, and the next segment is in order";
     struct otus_stream_config config;
     otus_stream_config_init(&config);
     config.ports[0] = 5060;
@@ -122,8 +121,14 @@ static void test_overflow_then_recovery(void)
     config.max_streams = 4;
     config.max_stream_octets = 4096;
     config.max_message_octets = 4096;
+    open_with(f, &config);
+}
+
+static void test_overflow_then_recovery(void)
+{
+    check_about = "a message too long for the buffer is given up, and the next segment is in order";
     struct fixture f;
-    open_with(&f, &config);
+    open_small(&f);
     char filler[3000];
     memset(filler, 'x', sizeof filler);
     put(&f, 1, OPTIONS "X: ");
@@ -138,6 +143,29 @@ static void test_overflow_then_recovery(void)
     CHECK_EQ(count(&f, OTUS_COUNT_STREAM_GAP), 1);
     CHECK_EQ(count(&f, OTUS_COUNT_SEGMENTS_HELD), 0);
     finish(&f, 4);
+}
+
+static void test_segment_larger_than_any_buffer(void)
+{
+    check_about = "what is left of an oversized segment finds no room: the next message is found";
+    static char text[9000];
+    struct fixture f;
+    open_small(&f);
+    memset(text, 'x', sizeof text);
+    memcpy(text, OPTIONS "l: 4000\r\n", strlen(OPTIONS "l: 4000\r\n"));
+    put_octets(&f, 40000, 1, ACK, text, sizeof text);
+    put(&f, 1 + sizeof text, MESSAGE_EMPTY);
+    check_got(&f, MESSAGE_EMPTY "|");
+    /* The same as WebSocket: there, the end of what follows can only be found by searching. */
+    memcpy(text, UPGRADE "\x01\x7e\x20\x00", strlen(UPGRADE) + 4);
+    put_octets(&f, 41000, 1, ACK, text, sizeof text);
+    put(&f, 1 + sizeof text + (uint32_t)strlen(MESSAGE_EMPTY), MESSAGE_BODY);
+    check_got(&f, MESSAGE_BODY "|");
+    put_octets(&f, 41000, 1 + sizeof text, ACK, "\r\n", 2);
+    put_octets(&f, 41000, 3 + sizeof text, ACK, MESSAGE_EMPTY, strlen(MESSAGE_EMPTY));
+    check_got(&f, MESSAGE_EMPTY "|");
+    CHECK_EQ(count(&f, OTUS_COUNT_STREAM_GAP), 1);
+    finish(&f, 6);
 }
 
 static void test_full_buffer_of_small_messages(void)
@@ -252,6 +280,7 @@ int main(void)
     test_time_stamp_from_the_future();
     test_slightly_reordered_time();
     test_overflow_then_recovery();
+    test_segment_larger_than_any_buffer();
     test_full_buffer_of_small_messages();
     test_after_the_end();
     test_random_segments();

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hmac
+import logging
 import socket
 import ssl
 import threading
@@ -24,6 +25,8 @@ from prometheus_client.exposition import choose_encoder
 
 from otus_agent.config.fields import split_address
 from otus_agent.config.metrics import MetricsConfig
+
+log = logging.getLogger("otus.telemetry")
 
 # A scraper that stalls costs one of these threads until its time is up.
 MAX_CONNECTIONS = 16
@@ -180,9 +183,14 @@ class _Handler(BaseHTTPRequestHandler):
             )
             return
         encoder, content_type = choose_encoder(self.headers.get("Accept", ""))
-        # One at a time: OpenTelemetry's exporter would give one scrape what another collected.
-        with self.served.scraping, self.served.moment():
-            body = encoder(self.served.registry)
+        try:
+            # One at a time: OpenTelemetry's exporter would give one scrape what another collected.
+            with self.served.scraping, self.served.moment():
+                body = encoder(self.served.registry)
+        except Exception:
+            log.exception("a scrape failed")
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, b"failed: the log has the reason\n")
+            return
         self._answer(HTTPStatus.OK, body, ("Content-Type", content_type))
 
     def _is_authorised(self) -> bool:

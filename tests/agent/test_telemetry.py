@@ -444,6 +444,22 @@ async def test_a_task_that_cannot_be_read_costs_the_others_nothing(
     assert failures >= 1
 
 
+async def test_a_scrape_that_fails_says_so_and_the_next_one_works(
+    agent: Agent, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """500 and a log line, no connection that just ends."""
+
+    class Broken:
+        def stats(self) -> dict[str, Any]:
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(agent, "logs", Broken())
+    status, text = await asyncio.to_thread(get, telemetry.port)
+    assert (status, text) == (500, "failed: the log has the reason\n")
+    monkeypatch.undo()
+    assert (await asyncio.to_thread(get, telemetry.port))[0] == 200
+
+
 async def test_a_core_that_is_closed_keeps_its_last_word(
     agent: Agent, telemetry: Telemetry, tmp_path: Path
 ) -> None:

@@ -240,7 +240,7 @@ sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
 	OTUS_CFLAGS="$(SANITIZE) -g -O1" $(PY) hatch_build.py
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
-		$(PY) -m pytest tests/core $(PYTEST_ARGS) \
+		$(PY) -m pytest tests/core -o timeout=1200 $(PYTEST_ARGS) \
 		|| { status=$$?; $(PY) hatch_build.py; exit $$status; }
 	$(PY) hatch_build.py
 

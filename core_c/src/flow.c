@@ -30,9 +30,9 @@ static_assert(sizeof(struct otus_flow_value) <= VALUE_WORDS * 8, "copied as word
 
 struct entry {
     uint64_t key[KEY_WORDS];
-    uint64_t value[VALUE_WORDS];
-    uint64_t hash;      /* of the key */
-    uint64_t call_hash; /* of the Call-ID */
+    uint64_t hash;               /* of the key */
+    uint64_t call_hash;          /* of the Call-ID */
+    uint64_t value[VALUE_WORDS]; /* last: what a short Call-ID leaves over is not touched */
 };
 
 struct bucket {
@@ -247,11 +247,12 @@ static void write_entry(struct bucket *bucket, struct entry *entry, uint32_t slo
                         uint64_t call_hash, uint64_t now_ns)
 {
     uint64_t words[VALUE_WORDS] = {0};
-    memcpy(words, value, offsetof(struct otus_flow_value, octets) + value->len);
+    uint32_t octets = (uint32_t)offsetof(struct otus_flow_value, octets) + value->len;
+    memcpy(words, value, octets);
     write_begin(bucket);
     for (uint32_t i = 0; i < KEY_WORDS; i++)
         word_store(&entry->key[i], key[i]);
-    for (uint32_t i = 0; i < VALUE_WORDS; i++)
+    for (uint32_t i = 0; i * 8 < octets; i++)
         word_store(&entry->value[i], words[i]);
     entry->hash = hash; /* only read under the lock, as is call_hash */
     entry->call_hash = call_hash;
@@ -268,12 +269,25 @@ static void remove_slot(struct otus_flow_registry *registry, struct bucket *buck
     __atomic_fetch_sub(&registry->count, 1, __ATOMIC_RELAXED);
 }
 
+/* Without the lock: what is seen here is looked at again under it. */
+static bool has_expired(const struct otus_flow_registry *registry, const struct bucket *bucket,
+                        uint64_t now_ns)
+{
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        if (__atomic_load_n(&bucket->tag[slot], __ATOMIC_RELAXED) != 0 &&
+            is_expired(registry, bucket, slot, now_ns))
+            return true;
+    return false;
+}
+
 /* Each put looks over one bucket more, so that what is over goes away in time. */
 static void sweep(struct otus_flow_registry *registry, uint64_t now_ns)
 {
     uint32_t turn = __atomic_fetch_add(&registry->sweep, 1, __ATOMIC_RELAXED);
     uint32_t index = turn % registry->num_buckets;
     struct bucket *bucket = &registry->buckets[index];
+    if (!has_expired(registry, bucket, now_ns))
+        return;
     struct otus_lock *lock = flow_lock(registry, index);
     otus_lock_take(lock);
     for (uint32_t slot = 0; slot < SLOTS; slot++)
@@ -288,9 +302,13 @@ bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_k
     uint64_t words[KEY_WORDS];
     memcpy(words, key, sizeof words);
     uint64_t hash = hash_words(registry, words, KEY_WORDS);
-    uint64_t call_hash = otus_flow_hash_call(registry, value);
     uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
+    /* Both tables are larger than caches: their lines are asked for together. */
+    __builtin_prefetch(&bucket->tag, 1);
+    __builtin_prefetch(&bucket->seen_ns, 1);
+    uint64_t call_hash = otus_flow_hash_call(registry, value);
+    otus_flow_prefetch_call(registry, call_hash);
     struct entry *entries = registry->entries + (size_t)index * SLOTS;
     struct otus_lock *lock = flow_lock(registry, index);
 

@@ -73,6 +73,15 @@ static inline uint32_t otus_bucket_of(uint64_t hash, uint32_t num_buckets)
     return (uint32_t)(((hash >> 32) * num_buckets) >> 32);
 }
 
+/* Tells the cache that the records of this call will be read soon. */
+static inline void otus_flow_prefetch_call(const struct otus_flow_registry *registry,
+                                           uint64_t call_hash)
+{
+    uint32_t bucket = otus_bucket_of(call_hash, registry->num_call_buckets);
+    for (uint32_t i = 0; i < OTUS_CALL_SLOTS; i++)
+        __builtin_prefetch(&registry->calls[(size_t)bucket * OTUS_CALL_SLOTS + i].hash);
+}
+
 /* --- flow.c --- */
 uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry,
                              const struct otus_flow_value *value);

@@ -180,7 +180,7 @@ static void bench_flows(uint32_t num_flows)
     for (uint32_t i = 0; i < num_flows && metas != NULL; i++) {
         struct otus_flow_key key = {.ip_version = 4, .protocol = 17, .port = (uint16_t)(i * 2)};
         memcpy(key.ip, &i, sizeof i);
-        otus_flow_put(registry, &key, &value, 1);
+        otus_flow_put(registry, &key, &value, (struct otus_slice){(const uint8_t *)call_id, 8}, 1);
         metas[i] = (struct otus_packet_meta){.ip_version = 4, .protocol = 17, .dst_port = key.port};
         memcpy(metas[i].dst_ip, &i, sizeof i);
     }

@@ -143,12 +143,23 @@ static __attribute__((noinline)) uint8_t *json_escape(uint8_t *at, uint8_t *end,
     return end;
 }
 
+enum { JSON_AHEAD = 2048 };
+
+/* Asks for the octets that are written soon. A batch's arena is larger than the
+ * second-level cache, and stores that wait for memory were a seventh of a packet's
+ * whole time. */
+static inline void json_ask(const uint8_t *at)
+{
+    __builtin_prefetch((const void *)((uintptr_t)at + JSON_AHEAD), 1);
+}
+
 /* The inside of a string. Most end within the first step. */
 static inline __attribute__((always_inline)) uint8_t *json_string(uint8_t *at, uint8_t *end,
                                                                   struct otus_slice text)
 {
     if (OTUS_UNLIKELY(at >= end))
         return end;
+    json_ask(at);
     uint32_t clean = json_copy(at, text.at);
     if (OTUS_LIKELY(text.len <= clean))
         return at + text.len;

@@ -5,7 +5,7 @@
 
 #include "otus/stream.h"
 
-enum { MAX_SEGMENT = 2048 };
+enum { MAX_SEGMENT = 16384 }; /* twice what a stream may hold */
 
 static void check_ledger(const struct otus_counters *counters, uint64_t num_put)
 {
@@ -48,6 +48,8 @@ static bool read_segment(struct otus_cursor *input, struct otus_packet *segment,
         segment->meta.tcp_seq += step | ((step & 0x8000u) != 0 ? 0xffff0000u : 0u); /* signed */
     next[stream] = segment->meta.tcp_seq + (uint32_t)take;
     segment->meta.ts_ns += (uint64_t)(step & 0xff) * 10000000u;
+    if ((step & 0x700) == 0x700) /* the clock is set back, by more than all timeouts */
+        segment->meta.ts_ns -= UINT64_C(7200) * 1000000000u;
     segment->payload = (struct otus_slice){payload.at, (uint32_t)take};
     return true;
 }
@@ -72,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
     segment.meta.ip_version = 4;
     segment.meta.flags = OTUS_PACKET_TRANSPORT;
     segment.meta.dst_port = 5060;
-    segment.meta.ts_ns = 1;
+    segment.meta.ts_ns = UINT64_C(1) << 60;
     uint32_t next[4] = {0, 100, 0xfffffff0, 5};
     uint64_t num_put = 0;
     struct otus_cursor input = otus_cursor_of(octets, len);

@@ -8,8 +8,19 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parent.parent
+
+# How fast the machine is proves nothing. Where a change is judged, the same code
+# gets the same examples; everywhere else each run tries others.
+settings.register_profile(
+    "otus",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("otus")
 
 
 @pytest.fixture(scope="session")

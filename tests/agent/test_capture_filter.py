@@ -303,7 +303,6 @@ TUNNELS = ("vxlan", "geneve", "gtpu", "tzsp", "gre", "erspan", "ipip")
     link_type=st.sampled_from((1, 113)),
     expression=st.sampled_from(("udp port 5060", "vlan 3", "tcp or sctp", "host 10.0.0.1 or ip6")),
 )
-@settings(deadline=None)
 def test_every_program_that_is_made_is_valid(tunnels, ports, link_type, expression):
     """Jumps stay inside and end in a return, whatever the task follows."""
     everywhere = dict.fromkeys(("vxlan", "geneve", "gtpu", "tzsp"), ports)
@@ -328,7 +327,7 @@ def test_every_program_that_is_made_is_valid(tunnels, ports, link_type, expressi
         (b"", ethernet(0x0800, b""), ethernet(0x86DD, b""), ethernet(0x8100, b"\0\5\x08\0"))
     ),
 )
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_the_kernel_takes_all_that_the_expression_takes(frame, expression, tunnels, head):
     """Widening only ever adds: where the frame as it is matches, it is taken.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus_agent.cli.fleet import _show_agents, _show_outcome
@@ -121,11 +121,7 @@ _ANYTHING = st.recursive(
 )
 
 
-@settings(
-    deadline=None,
-    max_examples=25,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-)
+@settings(max_examples=25)
 @given(
     st.dictionaries(
         st.sampled_from(["tags", "uptime_s", "heartbeat_interval_s", "tasks", "agent_version"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from otus_agent.config.kafka import KafkaConfig, inherit
@@ -224,7 +224,6 @@ def resolved(raw: dict[str, Any], kafka: KafkaConfig) -> ResolvedTask:
     )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(_CHANGES, _REPORTER)
 def test_whatever_passes_reads_no_file_and_reaches_no_stranger(
     changes: dict[str, Any], reporter: dict[str, Any]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_fakes import fake_agent, task
@@ -399,8 +399,6 @@ async def test_closing_the_door_waits_for_the_answer_under_way(door: Door) -> No
 
 FUZZ = settings(
     max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 JSON = st.recursive(

@@ -248,13 +248,13 @@ def check(expression: str, packets: list[Sent], oracle_tags: bool) -> None:
 
 
 @given(st.sampled_from(EXPRESSIONS), st.lists(sent_packets(), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_what_the_filter_accepts_whole_is_what_comes_out(expression, packets):
     check(expression, packets, oracle_tags=False)
 
 
 @given(st.sampled_from(TAGGED_EXPRESSIONS), st.lists(sent_packets(), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_what_the_filter_accepts_with_its_tags_is_what_comes_out(expression, packets):
     check(expression, packets, oracle_tags=True)
 

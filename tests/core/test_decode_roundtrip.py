@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from decode_dumping import DecodeDump
@@ -206,9 +206,7 @@ def transport_of(kind: str) -> Packet:
     return {"udp": UDP(**ports), "tcp": TCP(**ports, seq=7, ack=9), "sctp": SCTP(**ports)}[kind]
 
 
-@settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=200)
 @given(
     layers=stacks(),
     outer_vlans=st.lists(st.integers(0, 4095), max_size=2),

@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import otus_core
@@ -312,7 +312,7 @@ messages = st.builds(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150)
 @given(payloads=st.lists(messages | st.binary(max_size=100), min_size=1, max_size=8))
 @example(payloads=[b"INVITE sip:a SIP/2.0\r\nSubject: \xf0\x9f\x98\r\n\r\n\xed\xa0\x80"])
 def test_any_octets_give_valid_records(payloads: list[bytes], record_type: Any) -> None:

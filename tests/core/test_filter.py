@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from native_parts import library
@@ -298,7 +298,7 @@ def oracle() -> Oracle:
     return Oracle()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=400)
 @given(text=expressions, fields=packets.map(with_version))
 @example(text="sip.method.contains('')", fields=with_version({**PACKET, "dst_ip": "10.0.0.1"}))
 def test_core_equals_reference_and_oracle(text: str, fields: Fields, oracle: Oracle) -> None:
@@ -327,7 +327,7 @@ patterns = st.recursive(
 )
 
 
-@settings(max_examples=600, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=600)
 @given(
     pattern=patterns,
     text=st.text(st.sampled_from("aAbB0_é😀ſKkß \n-."), max_size=8)
@@ -400,7 +400,7 @@ def test_every_cut_program_is_refused() -> None:
         NativeFilter(PROGRAM + b"\0")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(at=st.integers(0, len(PROGRAM) - 1), value=st.integers(0, 255))
 def test_changed_programs_load_or_not_and_run(at: int, value: int) -> None:
     """Whatever octet is changed, a program is refused or runs to an answer."""

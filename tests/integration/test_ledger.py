@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -419,13 +419,11 @@ def explore(machine: type[LedgerMachine], seconds: float = 0.0) -> None:
     how = settings(
         max_examples=EXAMPLES,
         stateful_step_count=40 if seconds else 20,
-        deadline=None,
         derandomize=not seconds,
         database=None,
         print_blob=False,
         # Threads and kernels never do the same twice: there is nothing to shrink by.
         phases=[Phase.generate],
-        suppress_health_check=list(HealthCheck),
     )
     end = time.monotonic() + seconds
     while True:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frames import response, sip, udp, write_pcap
@@ -126,7 +126,7 @@ def _messages(draw: st.DrawFn) -> bytes:
     return line_end.join([start, *order, "Content-Length: 0", "", ""]).encode()
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25)
 @given(messages=st.lists(_messages(), min_size=1, max_size=40))
 def test_made_up_messages_agree(messages: list[bytes], tmp_path: Path) -> None:
     """Well-formed messages in any order of headers, form and line end: the same in both."""
@@ -139,7 +139,7 @@ _NOISE = st.binary(max_size=120).filter(
 )
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=15)
 @given(payloads=st.lists(_NOISE, min_size=1, max_size=60))
 def test_neither_takes_noise_for_sip(payloads: list[bytes], tmp_path: Path) -> None:
     """Random octets are SIP to neither."""

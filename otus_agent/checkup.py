@@ -291,8 +291,14 @@ def _directories(config: Any) -> list[Finding]:
 def _directory(check: str, folder: Path) -> Finding:
     existing = next(one for one in (folder, *folder.parents) if one.exists())
     if not os.access(existing, os.W_OK | os.X_OK):
+        # Not the directories that are everybody's: nobody is to take over /var/run.
+        elsewhere = (
+            f"`sudo install -d -o USER {folder}`"
+            if check == "data_dir"
+            else "name a place of the daemon's own in the configuration"
+        )
         return Finding(check, "warn", f"{folder}: no permission to write",
-                       f"run as the daemon's user, or `sudo install -d -o USER {folder}`")  # fmt: skip
+                       f"run as the daemon's user, or {elsewhere}")  # fmt: skip
     free = shutil.disk_usage(existing).free
     if free < 100 << 20:
         return Finding(check, "warn", f"{existing}: {free >> 20} MiB free",

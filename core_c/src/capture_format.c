@@ -27,6 +27,7 @@ void otus_format_reset(struct otus_format *format)
     format->kind = OTUS_FORMAT_UNKNOWN;
     format->swapped = false;
     format->modified = false;
+    format->old = false;
     format->offset = 0;
     format->skip = 0;
     format->num_interfaces = 0;
@@ -99,11 +100,16 @@ static enum otus_status pcap_file_header(struct otus_format *format, struct otus
 {
     struct otus_cursor header;
     uint32_t link = 0;
+    uint16_t major = 0;
+    uint16_t minor = 0;
     if (!otus_cursor_take(window, &header, PCAP_FILE_HEADER))
         return OTUS_E_PARTIAL;
-    /* magic, version, time zone, accuracy and snaplen: nothing here depends on them. */
-    if (!otus_cursor_skip(&header, 20) || !read_u32(&header, &link, format->swapped))
+    /* magic, version; time zone, accuracy and snaplen: nothing here depends on them. */
+    if (!otus_cursor_skip(&header, 4) || !read_u16(&header, &major, format->swapped) ||
+        !read_u16(&header, &minor, format->swapped) || !otus_cursor_skip(&header, 12) ||
+        !read_u32(&header, &link, format->swapped))
         return OTUS_E_PARTIAL;
+    format->old = major == 2 && minor < 4;
     format->link_type = (uint16_t)(link & 0xffff); /* above: FCS length, reserved bits */
     format->kind = OTUS_FORMAT_PCAP;
     return OTUS_E_AGAIN;
@@ -130,16 +136,25 @@ static enum otus_status first_octets(struct otus_format *format, struct otus_cur
     return malformed(format, "neither pcap nor pcapng (magic 0x%08" PRIx32 ")", magic);
 }
 
-/* swapped and modified are constants at the call sites of the hot loop. */
+/* swapped, modified and old are constants at the call sites of the hot loop. */
 static inline enum otus_status pcap_record(struct otus_format *format,
                                            struct otus_raw_packet *out_packet,
-                                           struct otus_cursor *window, bool swapped, bool modified)
+                                           struct otus_cursor *window, bool swapped, bool modified,
+                                           bool old)
 {
     struct otus_cursor ahead = *window;
     uint32_t header[4]; /* seconds, fraction, caplen, wirelen */
     if (!otus_cursor_copy(&ahead, header, PCAP_RECORD_HEADER))
         return OTUS_E_PARTIAL;
     uint32_t caplen = order32(header[2], swapped);
+    uint32_t wirelen = order32(header[3], swapped);
+    /* Files before 2.3 have them in the other order, those of 2.3 some of them:
+     * libpcap's sf-pcap.c. What was captured is never the longer one. */
+    if (old && caplen > wirelen) {
+        uint32_t first = caplen;
+        caplen = wirelen;
+        wirelen = first;
+    }
     if (OTUS_UNLIKELY(caplen > OTUS_FORMAT_MAX_FRAME))
         return malformed(format, "a record claims %" PRIu32 " octets, more than %d", caplen,
                          OTUS_FORMAT_MAX_FRAME);
@@ -160,7 +175,7 @@ static inline enum otus_status pcap_record(struct otus_format *format,
         .ts_ns = (uint64_t)order32(header[0], swapped) * 1000000000U +
                  (uint64_t)order32(header[1], swapped) * format->multiplier,
         .caplen = caplen,
-        .wirelen = order32(header[3], swapped),
+        .wirelen = wirelen,
         .if_index = if_index,
         .link_type = format->link_type,
         .flags = packet_type == 4 /* PACKET_OUTGOING */ ? OTUS_RAW_OUTGOING : 0,
@@ -453,7 +468,8 @@ static enum otus_status step(struct otus_format *format, struct otus_raw_packet 
     }
     switch (format->kind) {
     case OTUS_FORMAT_PCAP:
-        return pcap_record(format, out_packet, window, format->swapped, format->modified);
+        return pcap_record(format, out_packet, window, format->swapped, format->modified,
+                           format->old);
     case OTUS_FORMAT_PCAPNG:
         return pcapng_block(format, out_packet, window);
     case OTUS_FORMAT_UNKNOWN:
@@ -481,7 +497,7 @@ static enum otus_status plain_burst(struct otus_format *format, struct otus_raw_
     size_t left = before;
     while (num < max) {
         /* Kept current for the message of a malformed record. */
-        status = pcap_record(format, &out_packets[num], window, false, false);
+        status = pcap_record(format, &out_packets[num], window, false, false, false);
         if (OTUS_UNLIKELY(status != OTUS_OK))
             break;
         num++;
@@ -497,7 +513,7 @@ enum otus_status otus_format_burst(struct otus_format *format, struct otus_raw_p
 {
     uint32_t num = 0;
     enum otus_status status = OTUS_OK;
-    if (format->kind == OTUS_FORMAT_PCAP && !format->swapped && !format->modified)
+    if (format->kind == OTUS_FORMAT_PCAP && !format->swapped && !format->modified && !format->old)
         return plain_burst(format, out_packets, out_num, max, window);
     while (num < max) {
         status = otus_format_step(format, &out_packets[num], window);

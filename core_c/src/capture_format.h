@@ -36,6 +36,7 @@ struct otus_format {
     enum otus_format_kind kind;
     bool swapped;        /* octet order differs from this machine's */
     bool modified;       /* 24-octet record headers with interface and packet type */
+    bool old;            /* pcap before version 2.4: caplen and wirelen may be swapped */
     uint16_t link_type;  /* pcap */
     uint32_t multiplier; /* pcap: fraction to ns */
     uint64_t offset;     /* octets consumed so far */

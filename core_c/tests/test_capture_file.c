@@ -166,6 +166,29 @@ static void test_pcap_modified(void)
     }
 }
 
+/* Regression: a file before version 2.4 with its lengths in the other order ended at once. */
+static void test_pcap_before_2_4(void)
+{
+    for (unsigned big = 0; big < 2; big++) {
+        struct file_bytes file = {.big = big != 0};
+        put_pcap_header(&file, 0xa1b2c3d4, 1);
+        file.octets[big ? 7 : 6] = 3;
+        put32(&file, 5);
+        put32(&file, 6);
+        put32(&file, 90); /* on the wire */
+        put32(&file, 2);
+        put8(&file, 0);
+        put8(&file, 1);
+        put_pcap_record(&file, 7, 0, 3, 80);
+        struct outcome out = read_all(&file);
+        CHECK_EQ(out.num, 2);
+        CHECK_EQ(out.frames[0].caplen, 2);
+        CHECK_EQ(out.frames[0].wirelen, 90);
+        CHECK_EQ(out.frames[1].caplen, 3);
+        CHECK_EQ(out.frames[1].wirelen, 80);
+    }
+}
+
 /* pcapng: sections of either order, interfaces with link type and clock of their own. */
 static void test_pcapng(void)
 {
@@ -414,6 +437,7 @@ int main(void)
 {
     test_pcap_variants();
     test_pcap_modified();
+    test_pcap_before_2_4();
     test_pcapng();
     test_malformed();
     test_malformed_blocks();

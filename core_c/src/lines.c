@@ -141,6 +141,27 @@ void otus_lines_scan_portable(struct otus_lines *lines)
     scan_window(lines, portable_masks);
 }
 
+void otus_lines_scan_lone_cr(struct otus_lines *lines)
+{
+    const uint8_t *octets = lines->octets;
+    uint32_t base = lines->scanned;
+    uint32_t run_end = base; /* of CRs in a row: before LF they belong to its line end */
+    uint32_t num = 0;
+    otus_lines_scan_portable(lines);
+    for (uint32_t at = base; at < lines->scanned; at++) {
+        bool is_end = octets[at] == '\n';
+        if (octets[at] == '\r') {
+            if (at >= run_end)
+                for (run_end = at; run_end < lines->len && octets[run_end] == '\r';)
+                    run_end++;
+            is_end = run_end == lines->len || octets[run_end] != '\n';
+        }
+        if (is_end)
+            lines->lf[num++] = at;
+    }
+    lines->num = num;
+}
+
 #if defined(__x86_64__) && !defined(OTUS_PORTABLE)
 
 static inline struct block_masks sse2_masks(const uint8_t *at)

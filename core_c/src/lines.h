@@ -51,6 +51,8 @@ struct otus_line {
 otus_lines_scan otus_lines_best_scan(void);
 otus_lines_scan otus_lines_baseline_scan(void); /* what every machine of its kind runs */
 void otus_lines_scan_portable(struct otus_lines *lines);
+/* The same, and a CR that no LF follows ends a line as well. */
+void otus_lines_scan_lone_cr(struct otus_lines *lines);
 
 static inline void otus_lines_init(struct otus_lines *lines, const uint8_t *octets, uint32_t len,
                                    uint32_t start, otus_lines_scan scan)

@@ -133,6 +133,8 @@ static void take_plain_lines(struct otus_sip_parser *parser, struct otus_sip_mes
 static void note_bare_lf(struct otus_sip_parser *parser, struct otus_sip_message *message,
                          const struct otus_line *line)
 {
+    if (parser->lines.octets[line->end] == '\r') /* see parse_lines(); a control octet already */
+        return;
     otus_sip_flag(message, OTUS_SIP_ANOMALY_BARE_LF);
     if (line->end > line->start) { /* the scan takes what stands before an LF for its CR */
         uint8_t octet = parser->lines.octets[line->end - 1];
@@ -239,13 +241,13 @@ static inline void clear_message(struct otus_sip_message *out_message)
     memset(out_message, 0, len);
 }
 
-enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
-                                struct otus_sip_message *out_message, const uint8_t *octets,
-                                uint32_t len, uint32_t flags)
+static enum otus_status parse_lines(struct otus_sip_parser *parser,
+                                    struct otus_sip_message *out_message, const uint8_t *octets,
+                                    uint32_t len, uint32_t flags, otus_lines_scan scan)
 {
     struct otus_sip_text text = {octets, len};
     clear_message(out_message);
-    otus_lines_init(&parser->lines, octets, len, 0, parser->scan);
+    otus_lines_init(&parser->lines, octets, len, 0, scan);
     if (!take_start_line(parser, out_message, text))
         return OTUS_E_MALFORMED;
     out_message->octets = octets;
@@ -254,6 +256,11 @@ enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
 
     struct header_walk walk = {0, 0, 0};
     uint32_t body = take_headers(parser, out_message, &walk);
+    /* RFC 3261 25.1 has CR in front of LF only. Where it stands alone, the line was meant to
+     * end: read so, the fields behind are there. */
+    uint32_t control = parser->lines.first_control;
+    if (OTUS_UNLIKELY(control < body && octets[control] == '\r') && scan != otus_lines_scan_lone_cr)
+        return parse_lines(parser, out_message, octets, len, flags, otus_lines_scan_lone_cr);
     out_message->num_headers = walk.num_headers;
     otus_sip_take_fields(out_message, &parser->lines, walk.seen, walk.repeated);
     if (OTUS_UNLIKELY(parser->lines.first_control < body))
@@ -264,6 +271,13 @@ enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
     check_method(out_message, text);
     otus_sip_take_body(parser, out_message, body, flags);
     return OTUS_OK;
+}
+
+enum otus_status otus_sip_parse(struct otus_sip_parser *parser,
+                                struct otus_sip_message *out_message, const uint8_t *octets,
+                                uint32_t len, uint32_t flags)
+{
+    return parse_lines(parser, out_message, octets, len, flags, parser->scan);
 }
 
 void otus_sip_values_init(struct otus_sip_values *out_values,

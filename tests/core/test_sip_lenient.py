@@ -199,6 +199,23 @@ def test_status_lines(sip_dump: SipDump, tmp_path: Path) -> None:
     assert got == STATUS_LINES
 
 
+def test_a_lone_cr_ends_a_line(sip_dump: SipDump, tmp_path: Path) -> None:
+    """One, or all of them: the fields behind are read, and the octet is reported."""
+    whole = message().replace(b"\r\n", b"\n")
+    messages = [
+        message().replace(b"b>;tag=1\r\n", b"b>;tag=1\r"),
+        whole.replace(b"\n", b"\r"),
+        message().replace(b"\r\nCSeq", b"\r\r\nCSeq"),  # one line end, and a CR too many
+    ]
+    for dump in read(sip_dump, tmp_path, messages):
+        assert dump.fields["anomalies"] == ["control_octets"]
+        assert len(dump.headers) == len(FIELDS)
+        assert dump.fields["from"]["tag"] == "1"
+        assert dump.fields["to"]["uri"] == "sip:c@d"
+        assert (dump.fields["call_id"], dump.fields["cseq"]) == ("c", 1)
+        assert dump.body == ""
+
+
 def test_request_lines(sip_dump: SipDump, tmp_path: Path) -> None:
     """Method and Request-URI are found, and each defect of the line has its name."""
     messages = [message(start=line, CSeq=f"1 {method}") for line, method, *_ in REQUEST_LINES]

@@ -21,7 +21,7 @@ import otus_core
 from otus_agent.ledger import Counters, SourceAccount, add_counters
 from otus_agent.logs.logger import get_logger
 from otus_agent.resolve import ResolvedPlugin, ResolvedTask
-from otus_agent.stages import FaultTracker, ParserStage, PluginFailed, ProcessorStage, PythonStage
+from otus_agent.stages import FaultTracker, ParserStage, ProcessorStage, PythonStage
 from otus_sdk.errors import ConfigurationInvalid, OtusError, PluginInitFailed
 from otus_sdk.factory import NativeStage, PluginKind
 
@@ -386,7 +386,7 @@ class PipelineWorker:
                 )
 
     def _run_core(self, core: otus_core.Pipeline) -> None:
-        failure: OtusError | None = None
+        failure: Exception | None = None
         finishing = False
         while True:
             if self._stopping and not finishing:
@@ -411,16 +411,16 @@ class PipelineWorker:
         if failure is not None:
             raise failure
 
-    def _run_python(self, core: otus_core.Pipeline, stage: int | None) -> OtusError | None:
+    def _run_python(self, core: otus_core.Pipeline, stage: int | None) -> Exception | None:
         """Runs Python stages and the native ones between them, to the end of the chain."""
-        failure: OtusError | None = None
+        failure: Exception | None = None
         while stage is not None:
             if len(core):
                 python = self._stages[stage]
                 self._in_plugin = (python.tracker.plugin, time.monotonic())
                 try:
                     python.run(core)
-                except PluginFailed as error:
+                except Exception as error:  # noqa: BLE001 a plugin to fail with, or a bug of ours
                     # The batch in hand is seen through: the ledger stays balanced.
                     failure = error
                 finally:

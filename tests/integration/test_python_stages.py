@@ -10,6 +10,7 @@ import pytest
 
 from frames import CALLER, pcap, response, sip, udp, write_pcap
 from otus_agent.ledger import Ledger
+from otus_agent.stages import ProcessorStage
 from otus_sdk.errors import ConfigurationInvalid, PacketTooShort
 from otus_sdk.factory import PluginKind
 from otus_sdk.model import CaptureStats, DecodedPacket, OutputPacket, RawPacket
@@ -207,6 +208,23 @@ async def test_a_label_with_half_a_character_fails_nobody(capture: str) -> None:
     await run_task(task)
     assert task.last_error is None
     assert [p.labels.get("stun.odd") for p in out.packets] == [None, "a?b", None, None]
+    check(task.ledger())
+
+
+async def test_a_bug_in_a_stage_fails_the_task_and_keeps_the_books(
+    capture: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The batch in hand is seen through and handed over; the task says what it died of."""
+
+    def run(self: ProcessorStage, core: Any) -> None:
+        raise LookupError("a bug of ours")
+
+    monkeypatch.setattr(ProcessorStage, "run", run)
+    plugin = factory(PluginKind.PROCESSOR, "no-bye", NoByeProcessor)
+    task, out = make_task(capture, plugin, processors=["no-bye"])
+    await run_task(task)
+    assert "a bug of ours" in str(task.last_error)
+    assert len(out.packets) == 3
     check(task.ledger())
 
 

@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "octet_search.h"
+#include "processor.h"
 
 #if defined(__x86_64__) && !defined(OTUS_PORTABLE)
-#include <cpuid.h>
 #include <immintrin.h>
 #endif
 
@@ -233,21 +233,6 @@ __attribute__((target("avx2,bmi,popcnt"))) static void scan_avx2(struct otus_lin
     scan_window(lines, avx2_masks);
 }
 
-/* AVX2 needs the processor and the operating system, which must save the upper
- * halves. Asked by hand: __builtin_cpu_supports() needs a runtime library that
- * not every cross compiler brings. */
-static bool has_avx2(void)
-{
-    uint32_t a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & bit_OSXSAVE) || !(c & bit_POPCNT))
-        return false;
-    uint32_t xcr0, high;
-    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(high) : "c"(0));
-    if ((xcr0 & 6) != 6)
-        return false;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (b & bit_AVX2) && (b & bit_BMI);
-}
-
 otus_lines_scan otus_lines_baseline_scan(void)
 {
     return scan_sse2;
@@ -255,7 +240,7 @@ otus_lines_scan otus_lines_baseline_scan(void)
 
 otus_lines_scan otus_lines_best_scan(void)
 {
-    return has_avx2() ? scan_avx2 : scan_sse2;
+    return otus_has_avx2() ? scan_avx2 : scan_sse2;
 }
 
 #elif OTUS_SEARCH_NEON

@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#if defined(__x86_64__) && !defined(OTUS_NO_SIMD)
+#if defined(__x86_64__) && !defined(OTUS_PORTABLE)
 #define OTUS_PROCESSOR_X86_64 1
 #include <cpuid.h>
 

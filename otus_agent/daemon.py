@@ -192,9 +192,16 @@ class Daemon:
                     return
                 except Exception as error:  # noqa: BLE001 capture goes on without it
                     reason = str(error) or type(error).__name__
+                    is_expected = isinstance(error, (OtusError, OSError))
+                    cause = None if is_expected else error
             self._agent.parts[name] = partial(dict, error=reason)
             if reason != told:
-                _log.error("part did not start and is tried again", part=name, reason=reason)
+                _log.error(
+                    "part did not start and is tried again",
+                    part=name,
+                    reason=reason,
+                    exc_info=cause,
+                )
                 told = reason
             await asyncio.sleep(delay_s)
             delay_s = min(2 * delay_s, LONGEST_RETRY_S)

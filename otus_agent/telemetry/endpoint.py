@@ -13,6 +13,7 @@ import logging
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -31,6 +32,7 @@ log = logging.getLogger("otus.telemetry")
 # A scraper that stalls costs one of these threads until its time is up.
 MAX_CONNECTIONS = 16
 REQUEST_TIMEOUT_S = 5.0
+REQUEST_DEADLINE_S = 30.0
 
 Check = Callable[[], str]
 """Returns "" where all is well, else what is not."""
@@ -112,7 +114,9 @@ class _Server(ThreadingHTTPServer):
             # "" and v6 addresses: one socket for both families.
             self.address_family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
         self._context = context
-        self._places = threading.BoundedSemaphore(MAX_CONNECTIONS)
+        self._lock = threading.Lock()
+        # By the accepted socket's id: the socket, a TLS one as soon as it is, and its start.
+        self._connections: dict[int, tuple[socket.socket, float]] = {}
         super().__init__((host, port), handler)
 
     def server_bind(self) -> None:
@@ -121,22 +125,48 @@ class _Server(ThreadingHTTPServer):
         super().server_bind()
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if not self._places.acquire(blocking=False):
+        with self._lock:
+            is_full = len(self._connections) >= MAX_CONNECTIONS
+            if is_full:
+                self._end_overdue()
+            else:
+                self._connections[id(request)] = (request, time.monotonic())
+        if is_full:
             self.shutdown_request(request)
             return
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._forget(request)
+            raise
+
+    def _end_overdue(self) -> None:
+        """Who sends an octet now and then never times out: ends those for the next ones."""
+        begun_before = time.monotonic() - REQUEST_DEADLINE_S
+        for connection, since in self._connections.values():
+            if since <= begun_before:
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+
+    def _forget(self, request: Any) -> None:
+        with self._lock:
+            self._connections.pop(id(request), None)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
+        accepted = request
         try:
             request.settimeout(REQUEST_TIMEOUT_S)
             if self._context is not None:
                 # On the connection's own thread: a handshake that hangs stops nobody.
                 request = self._context.wrap_socket(request, server_side=True)
+                with self._lock:
+                    since = self._connections[id(accepted)][1]
+                    self._connections[id(accepted)] = (request, since)
             super().process_request_thread(request, client_address)
         except OSError:
             self.shutdown_request(request)
         finally:
-            self._places.release()
+            self._forget(accepted)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is nothing to print a traceback for."""

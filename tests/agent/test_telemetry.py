@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import gzip
+import socket
 import ssl
 import struct
 import threading
@@ -30,6 +31,7 @@ from otus_agent.agent import Agent
 from otus_agent.config.metrics import MetricsConfig
 from otus_agent.registry import PluginRegistry
 from otus_agent.telemetry import Telemetry
+from otus_agent.telemetry import endpoint as endpoint_module
 from otus_agent.telemetry.endpoint import Endpoint
 from otus_agent.telemetry.metrics import METRICS, Kind
 from otus_sdk.errors import OtusError
@@ -262,6 +264,29 @@ async def test_only_the_configured_path_answers(agent: Agent, telemetry: Telemet
     assert await asyncio.to_thread(get, telemetry.port, "/readyz") == (200, "ok\n")
     agent.request_shutdown()
     assert await asyncio.to_thread(get, telemetry.port, "/readyz") == (503, "stopping\n")
+
+
+async def test_connections_that_never_end_make_place_for_a_scrape(
+    telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An octet now and then keeps a connection from timing out, but not for ever."""
+    monkeypatch.setattr(endpoint_module, "REQUEST_DEADLINE_S", 0.0)
+    idle = [socket.create_connection(("127.0.0.1", telemetry.port)) for _ in range(16)]
+    for one in idle:
+        one.sendall(b"GET /met")
+
+    def scraped() -> bool:
+        for one in idle:
+            with contextlib.suppress(OSError):
+                one.sendall(b"r")
+        try:
+            return get(telemetry.port)[0] == 200
+        except OSError:
+            return False
+
+    await wait_until_async(lambda: asyncio.to_thread(scraped), 60)
+    for one in idle:
+        one.close()
 
 
 async def test_basic_authentication_guards_the_metrics(tmp_path: Path) -> None:

@@ -251,6 +251,7 @@ bench: dev $(STAMPS)/system-bench ## every benchmark, beside its competitors; re
 	$(PY) bench/compare.py --json build/bench/compare.json
 	$(PY) bench/picture.py build/bench/compare.json build/bench/speed.svg
 	$(PY) bench/latency_sampling.py
+	$(PY) bench/python_plugin.py
 	$(PY) bench/kafka_chain.py --stage null
 	$(PY) bench/kafka_chain.py
 soak: dev ## half an hour (SOAK_SECONDS) of traffic and faults; memory and ledger watched

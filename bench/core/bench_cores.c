@@ -4,7 +4,9 @@
  *
  * floor: memchr() finds every LF of every frame and nothing else is done. one, two: decode, full
  * SIP and SDP parse, labels, media into the flow registry on one and on two threads, a pipeline
- * each and one registry between them, by the wall clock. RTP of flows that are known is labelled.
+ * each and one registry between them. RTP of flows that are known is labelled. Figures are CPU
+ * time a packet, so that a machine that does other things as well does not lie: twice "one" by
+ * "two" is what a second core that is free brings. The wall clock stands behind.
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -133,13 +135,14 @@ static void *run_job(void *context)
     return NULL;
 }
 
-static void bench_threads(struct capture_octets capture, uint64_t loops, uint32_t num_threads)
+static double bench_threads(struct capture_octets capture, uint64_t loops, uint32_t num_threads)
 {
     struct otus_flow_registry *flows = new_registry();
     struct job jobs[2];
     pthread_t threads[2];
     uint64_t num = 0;
-    double start = clock_ns(CLOCK_MONOTONIC);
+    double cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    double wall = clock_ns(CLOCK_MONOTONIC);
     for (uint32_t i = 0; i < num_threads; i++) {
         jobs[i] = (struct job){capture, loops, flows, 0};
         if (pthread_create(&threads[i], NULL, run_job, &jobs[i]) != 0)
@@ -149,8 +152,12 @@ static void bench_threads(struct capture_octets capture, uint64_t loops, uint32_
         pthread_join(threads[i], NULL);
         num += jobs[i].num;
     }
-    report(num_threads == 1 ? "one" : "two", num, clock_ns(CLOCK_MONOTONIC) - start);
+    cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    report(num_threads == 1 ? "one" : "two", num, cpu);
+    printf("       %.1f ns a packet by the wall clock\n",
+           (clock_ns(CLOCK_MONOTONIC) - wall) / (double)num);
     otus_flow_registry_free(flows);
+    return cpu / (double)num;
 }
 
 int main(int argc, char **argv)
@@ -162,7 +169,8 @@ int main(int argc, char **argv)
     struct capture_octets capture = read_file(argv[1]);
     uint64_t loops = strtoull(argv[2], NULL, 10);
     bench_floor(capture, loops);
-    bench_threads(capture, loops, 1);
-    bench_threads(capture, loops, 2);
+    double one = bench_threads(capture, loops, 1);
+    double two = bench_threads(capture, loops, 2);
+    printf("a second core brings %.2f times\n", 2 * one / two);
     return 0;
 }

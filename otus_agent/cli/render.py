@@ -72,14 +72,21 @@ def show_table(
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 2, 0, 0))
-    for column in columns:
+    for column, cells in zip(columns, zip(*listed, strict=True), strict=True):
+        name = column.removeprefix("#")
+        is_text = name in WRAPPED
+        width = max(len(name), *(0 if is_text else len(str(cell or "")) for cell in cells))
         table.add_column(
-            column.removeprefix("#"), justify="right" if column.startswith("#") else "left",
-            no_wrap=column not in WRAPPED, overflow="fold",
+            name, justify="left" if name == column else "right",
+            no_wrap=not is_text, overflow="fold", min_width=width,
         )  # fmt: skip
     for row in listed:
         table.add_row(*(_cell(column, value) for column, value in zip(columns, row, strict=True)))
-    console(stderr=stderr).print(table)
+    target = console(stderr=stderr)
+    # Rather wider than the terminal, which wraps it, than without an id's end.
+    unbounded = target.options.update(max_width=10_000)
+    target.width = max(target.width, target.measure(table, options=unbounded).minimum)
+    target.print(table)
 
 
 def show_facts(facts: Iterable[tuple[str, Any]]) -> None:

@@ -80,10 +80,12 @@ def frame(answer: Any, before: tuple[float, Any] | None, now: float) -> Renderab
         f"{octets(process.get('resident_octets', 0))}, {_cpu(answer, before, now)}"
     )
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for name in ("TASK", "STATE", "UP"):
-        table.add_column(name, no_wrap=True)
+    # What a narrow terminal has no room for is cut off at the right: the names stay whole.
+    longest_id = max(len(name) for name in ("TASK", *answer["tasks"]))
+    for name, width in (("TASK", longest_id), ("STATE", 8), ("UP", 7)):
+        table.add_column(name, no_wrap=True, min_width=width)
     for name in ("PACKETS/S", "RECORDS/S", "REPORTED/S", "QUEUED", "LOST/S", "LOST"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", no_wrap=True, min_width=len(name))
     losses = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     for name in ("TASK", "LOST AT"):
         losses.add_column(name, no_wrap=True)

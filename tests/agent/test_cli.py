@@ -17,8 +17,9 @@ import yaml
 from agent_fakes import task
 from daemon_process import DaemonProcess, write_config
 from otus_agent import cli as cli_package
-from otus_agent.cli import COMMANDS, _run
+from otus_agent.cli import COMMANDS, _run, render
 from otus_agent.cli.figures import figures_of
+from otus_agent.cli.render import show_table
 from otus_agent.cli.task_view import show_status
 
 Run = Callable[..., tuple[int, str, str]]
@@ -485,6 +486,20 @@ def test_a_status_shows_pipelines_reporters_plugins_and_what_is_not_explained(
         "NOT EXPLAINED: decode: 3 in, 2 explained, difference 1",
         "NOT BALANCED",
     ]
+
+
+def test_a_narrow_terminal_cuts_no_id_off(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sentences are folded; a table of words is rather wider than the terminal."""
+    monkeypatch.setattr(render, "PIPE_WIDTH", 40)
+    ids = ["sip-capture-of-the-northern-edge-01", "b"]
+    show_table(["ID", "STATE", "#RESTARTS", "LAST ERROR"],
+               [(one, "running", 1, "no such interface, and so on and on") for one in ids], "")  # fmt: skip
+    out = capsys.readouterr().out
+    for word in (*ids, "RESTARTS", "running"):
+        assert word in out
+    assert max(len(line) for line in out.splitlines()) < 80
 
 
 def test_losses_are_told_apart_from_what_was_meant(run: Run) -> None:

@@ -8,6 +8,7 @@ agent's operator did not name.
 from __future__ import annotations
 
 import fnmatch
+import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,6 +26,23 @@ _FILE_KEY = re.compile(r"(^|[_-])(file|path|dir|directory|folder|socket)s?$", re
 _FILE_VALUE = re.compile(r"/|~|file:|([^\s'\"]*/)?\.{1,2}/", re.IGNORECASE)
 _OWN_SECURITY = ("sasl", "tls", "client_id")
 _MAX_DEPTH = 32
+# Words of pcap-filter(7) that are no names. libpcap looks names up: hosts in DNS and
+# /etc/hosts, ports in /etc/services, MAC addresses in /etc/ethers.
+_FILTER_WORDS = """
+    and or not src dst host net mask port portrange gateway proto protochain broadcast multicast
+    less greater len ether link ip ip6 arp rarp tcp udp icmp icmp6 igmp igrp pim sctp vrrp carp ah
+    esp vlan mpls pppoed pppoes geneve inbound outbound llc ppp wlan type subtype dir
+    tcpflags icmptype icmpcode icmp6type icmp6code
+    """
+_KNOWN_FILTER_WORDS = frozenset(_FILTER_WORDS.split())
+_FILTER_CONSTANT = re.compile(
+    r"tcp-(fin|syn|rst|push|ack|urg|ece|cwr)|icmp-(echo|echoreply|unreach|redirect|timxceed)"
+    r"|0x[0-9A-Fa-f]+|[0-9.]+"
+)
+_MAC = re.compile(
+    r"[0-9a-f]{1,2}([:.-][0-9a-f]{1,2}){5}|[0-9a-f]{4}(\.[0-9a-f]{4}){2}", re.IGNORECASE
+)
+_FILTER_TOKEN = re.compile(r"[A-Za-z0-9_.:\\-]+")
 # What a topic prefix is completed with; a plugin's own types come from parsers
 # that the operator allowed.
 _PAYLOAD_TYPES = tuple(kind.value for kind in PayloadType)
@@ -79,6 +97,7 @@ class RemotePolicy:
         if capture.type in _FILE_CAPTURERS:
             raise CommandNotAllowed(f"task.capture.type: {capture.type!r} reads local files")
         self._check_kind("capturer", capture.type)
+        _refuse_names(capture.config.get("bpf_filter"))
         interfaces = list(_interfaces(capture.config))
         if not interfaces and "*" not in self._rules.interfaces:
             raise CommandNotAllowed(
@@ -126,6 +145,32 @@ class RemotePolicy:
 
 def _any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _refuse_names(expression: Any) -> None:
+    """Refuses a capture filter that libpcap would have to look something up for."""
+    if not isinstance(expression, str):
+        return
+    for token in _FILTER_TOKEN.findall(expression.removeprefix("raw:")):
+        if (
+            token in _KNOWN_FILTER_WORDS
+            or _FILTER_CONSTANT.fullmatch(token)
+            or _MAC.fullmatch(token)
+            or _is_address(token)
+            or not re.search(r"[A-Za-z\\]", token)
+        ):
+            continue
+        raise CommandNotAllowed(
+            f"task.capture.bpf_filter: {token[:64]!r} is a name; filters from Kafka take numbers"
+        )
+
+
+def _is_address(token: str) -> bool:
+    try:
+        ipaddress.ip_address(token)
+    except ValueError:
+        return False
+    return True
 
 
 def _interfaces(settings: Mapping[str, Any]) -> Iterator[Any]:

@@ -127,6 +127,44 @@ def test_what_is_no_task_is_refused_as_such(raw: Any) -> None:
         check(raw)
 
 
+def filtered(expression: Any) -> dict[str, Any]:
+    return task(capture={"type": "afpacket", "interface": "eth0", "bpf_filter": expression})
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "udp port 5060",
+        "(udp or tcp) and portrange 5060-5090 and not host 192.0.2.1",
+        "ip6 host 2001:db8::1 or net 2001:db8::/32 or ip6 src ::1",
+        "ether host 02:00:5e:00:53:01 and ether[0] & 1 = 0 and not ether proto 0x88cc",
+        "tcp[tcpflags] & (tcp-syn|tcp-fin) != 0 and icmp[icmptype] != icmp-echo",
+        "udp[8:4] == 0x494e5649 or vlan 7 and len<=1500||udp dst port 5060&&!ip broadcast",
+        "raw:1,6 0 0 65535",
+        "",
+        None,
+    ],
+)
+def test_filters_of_numbers_pass(expression: str | None) -> None:
+    """Whatever an operator writes with addresses, ports and offsets."""
+    check(filtered(expression))
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "host localhost", "host db.internal.example", "net loopback", "udp port sip",
+        "ether host gateway1", "ip proto \\tcp", "host \\host", "src a", "host 192.0.2.1.x",
+        "port 5060 or(host db)", "host x-y", "host a_b", "host FACE",
+        "host tcp-gateway", "host icmp-x", "host raw",
+    ],
+)  # fmt: skip
+def test_filters_that_look_names_up_are_refused(expression: str) -> None:
+    """DNS, /etc/hosts, /etc/services and /etc/ethers would answer through libpcap's errors."""
+    with pytest.raises(CommandNotAllowed, match="is a name"):
+        check(filtered(expression))
+
+
 def test_no_pattern_allows_the_file_capturer_or_a_named_file() -> None:
     """Also an operator who allows every plugin does not open local files to the fleet."""
     for raw in (

@@ -245,8 +245,22 @@ sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
 	$(PY) hatch_build.py
 
 # ---- speed and endurance ---------------------------------------------------------
-.PHONY: bench soak
-bench: dev $(STAMPS)/system-bench ## every benchmark, beside its competitors; results in build/bench
+BENCH := build/bench
+$(BENCH)/bench_%: bench/core/bench_%.c $(SOURCES) $(HEADERS)
+	@mkdir -p $(@D)
+	@echo "  CC $<"; gcc $(C_FLAGS) -O3 -pthread $< $(SOURCES) -lz -o $@
+$(BENCH)/sip.pcap: bench/traffic.py
+	@mkdir -p $(@D)
+	$(PY) bench/traffic.py $@ 100000
+
+.PHONY: bench bench-core soak
+bench-core: dev $(addprefix $(BENCH)/bench_,sip encode pipeline cores) $(BENCH)/sip.pcap ## the core alone, in C
+	$(BENCH)/bench_sip $(BENCH)/sip.pcap
+	$(BENCH)/bench_encode $(BENCH)/sip.pcap 5
+	$(BENCH)/bench_pipeline $(BENCH)/sip.pcap 5 parse
+	$(BENCH)/bench_pipeline $(BENCH)/sip.pcap 5 json
+	$(BENCH)/bench_cores $(BENCH)/sip.pcap 5
+bench: dev $(STAMPS)/system-bench bench-core ## every benchmark, beside its competitors; results in build/bench
 	$(PY) -m pytest bench -o timeout=0 $(PYTEST_ARGS)
 	$(PY) bench/compare.py --json build/bench/compare.json
 	$(PY) bench/picture.py build/bench/compare.json build/bench/speed.svg

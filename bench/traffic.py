@@ -5,13 +5,17 @@ INVITE with SDP, 100, 180, 200 with SDP, ACK, BYE and its 200, and beside every
 fourth call an OPTIONS and a REGISTER with their answers. Call-IDs, tags,
 branches, addresses and ports differ from call to call. The mean packet has
 about 650 octets, as in the measurements that Otus is compared with.
+
+    python bench/traffic.py FILE.pcap PACKETS
 """
 
 from __future__ import annotations
 
 import random
 import struct
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 _PCAP_HEADER = struct.pack("<IHHiIII", 0xA1B23C4D, 2, 4, 0, 0, 262144, 1)
 _START_NS = 1_700_000_000_000_000_000
@@ -181,3 +185,7 @@ def rtp_frames(num_packets: int, num_flows: int = 1000) -> list[bytes]:
             )
         )
     return frames
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_bytes(pcap(sip_frames(int(sys.argv[2]))))

@@ -408,6 +408,7 @@ enum { THREAD_KEYS = 64, THREAD_ROUNDS = 20000 };
 
 struct thread_work {
     struct otus_flow_registry *registry;
+    const bool *writers_done; /* readers go on until then, and once more over all keys */
     uint32_t seed;
     uint32_t num_hits;
     uint32_t num_torn;
@@ -434,7 +435,10 @@ static void *writer_run(void *argument)
 static void *reader_run(void *argument)
 {
     struct thread_work *work = argument;
-    for (uint32_t i = 0; i < THREAD_ROUNDS; i++) {
+    uint32_t left = THREAD_KEYS;
+    for (uint32_t i = 0; left > 0; i++) {
+        if (__atomic_load_n(work->writers_done, __ATOMIC_ACQUIRE))
+            left--;
         uint32_t number = i % THREAD_KEYS;
         struct otus_flow_key key = key_of(number, (uint16_t)number);
         struct otus_flow_value got;
@@ -455,12 +459,17 @@ static void test_threads(void)
     struct otus_flow_registry *registry = registry_of(8, 1000000);
     struct thread_work work[4] = {{0}};
     pthread_t threads[4];
+    bool writers_done = false;
     for (uint32_t i = 0; i < 4; i++) {
-        work[i] = (struct thread_work){.registry = registry, .seed = i + 1};
+        work[i] = (struct thread_work){
+            .registry = registry, .writers_done = &writers_done, .seed = i + 1};
         CHECK_EQ(pthread_create(&threads[i], NULL, i < 2 ? writer_run : reader_run, &work[i]), 0);
     }
-    for (uint32_t i = 0; i < 4; i++)
+    for (uint32_t i = 0; i < 4; i++) {
         pthread_join(threads[i], NULL);
+        if (i == 1)
+            __atomic_store_n(&writers_done, true, __ATOMIC_RELEASE);
+    }
     CHECK_EQ(work[2].num_torn + work[3].num_torn, 0);
     CHECK(work[2].num_hits + work[3].num_hits > 0);
     CHECK(otus_flow_count(registry) <= 16);

@@ -188,6 +188,7 @@ core-test: ## C unit tests under ASan and UBSan
 # libFuzzer where there is clang; else replay_main.c runs the seeds once.
 FZ := build/fuzz
 FZ_NAMES := $(FUZZ_SOURCES:core_c/fuzz/%.c=%)
+FUZZ_NAMES ?= $(FZ_NAMES)
 FZ_PROGRAMS := $(FZ_NAMES:%=$(FZ)/%)
 FZ_HAS_CLANG := $(shell command -v $(CLANG) >/dev/null && echo yes)
 ifeq ($(FZ_HAS_CLANG),yes)
@@ -210,29 +211,29 @@ $(FZ)/%: core_c/fuzz/%.c $(FZ_MAIN) $(FZ_OBJECTS) | $(STAMPS)/system-test
 	@echo "  CC $<"; $(FZ_CC) $(FZ_FLAGS) $(FZ_LINK_FLAGS) -MMD -MP -MF $@.d $< $(FZ_MAIN) $(FZ_OBJECTS) -o $@
 -include $(wildcard $(FZ)/*.d)
 
-.PHONY: fuzz fuzz-build fuzz-smoke
+FZ_RUNS := $(FZ_NAMES:%=fuzz-run-%)
+.PHONY: fuzz fuzz-build fuzz-smoke $(FZ_RUNS)
 fuzz-build: $(FZ_PROGRAMS)
 fuzz: FUZZ_SECONDS := 3600
 fuzz: fuzz-smoke ## an hour of each fuzz target (FUZZ_SECONDS)
-fuzz-smoke: ## a minute of each fuzz target (FUZZ_SECONDS)
+fuzz-smoke: ## a minute of each fuzz target (FUZZ_SECONDS), or of those in FUZZ_NAMES
 	@$(MAKE) --no-print-directory -j "$$(nproc)" fuzz-build
-	@for name in $(FZ_NAMES); do \
-		echo "== $$name"; \
-		mkdir -p $(FZ)/found/$$name $(FZ)/crashes; \
-		seeds=(); \
-		for folder in core_c/fuzz/seeds/$$name $(OTUS_CORPUS)/sipmsg $(OTUS_CORPUS)/pcap; do \
-			[[ ! -d "$$folder" ]] || seeds+=("$$folder"); \
-		done; \
-		if [[ "$(FZ_HAS_CLANG)" == yes ]]; then \
-			$(FZ)/$$name -max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=2048 \
-				-max_len=65536 -print_final_stats=1 -verbosity=0 \
-				-artifact_prefix=$(FZ)/crashes/$$name- $(FZ)/found/$$name "$${seeds[@]}" \
-				>$(FZ)/$$name.log 2>&1 || { tail -n 60 $(FZ)/$$name.log; exit 1; }; \
-			grep number_of_executed_units $(FZ)/$$name.log; \
-		else \
-			find "$${seeds[@]}" -type f -print0 | xargs -0 -r $(FZ)/$$name; \
-		fi; \
-	done
+	@$(MAKE) --no-print-directory -j "$$(nproc)" FUZZ_SECONDS=$(FUZZ_SECONDS) $(FUZZ_NAMES:%=fuzz-run-%)
+$(FZ_RUNS): fuzz-run-%: $(FZ)/%
+	@mkdir -p $(FZ)/found/$* $(FZ)/crashes; \
+	seeds=(); \
+	for folder in core_c/fuzz/seeds/$* $(OTUS_CORPUS)/sipmsg $(OTUS_CORPUS)/pcap; do \
+		[[ ! -d "$$folder" ]] || seeds+=("$$folder"); \
+	done; \
+	if [[ "$(FZ_HAS_CLANG)" == yes ]]; then \
+		$(FZ)/$* -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=2048 \
+			-max_len=65536 -print_final_stats=1 -verbosity=0 \
+			-artifact_prefix=$(FZ)/crashes/$*- $(FZ)/found/$* "$${seeds[@]}" \
+			>$(FZ)/$*.log 2>&1 || { tail -n 60 $(FZ)/$*.log; exit 1; }; \
+		echo "$*: $$(grep number_of_executed_units $(FZ)/$*.log)"; \
+	else \
+		find "$${seeds[@]}" -type f -print0 | xargs -0 -r $(FZ)/$*; \
+	fi
 
 # ---- sanitizers under Python ----------------------------------------------------
 .PHONY: sanitize

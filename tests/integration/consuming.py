@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import uuid
 from collections.abc import Callable
@@ -56,3 +57,15 @@ def read(
     finally:
         consumer.close()
     return messages
+
+
+def read_numbers(bootstrap: str, topic: str, wanted: range) -> set[int]:
+    """The numbers of `records.record` on the topic, read until all that are wanted are there.
+
+    An outage may leave a record there twice: a broker can have taken what it could not answer.
+    """
+
+    def numbers(messages: list[Message]) -> set[int]:
+        return {json.loads(message.value())["payload"]["number"] for message in messages}
+
+    return numbers(read(bootstrap, topic, lambda messages: numbers(messages) >= {*wanted}))

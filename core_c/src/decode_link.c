@@ -205,7 +205,8 @@ static enum otus_layer decode_loopback(struct otus_walk *walk)
     }
 }
 
-/* PPP in HDLC-like framing, or Cisco HDLC: LINKTYPE_PPP_HDLC. */
+/* PPP, with HDLC-like framing or without, or Cisco HDLC: the first octet tells them apart, and
+ * captures of serial lines carry either under either link type. */
 static enum otus_layer decode_hdlc(struct otus_walk *walk)
 {
     const uint8_t *header = otus_cursor_peek(&walk->at, 4);
@@ -238,10 +239,9 @@ enum otus_layer otus_decode_link(struct otus_walk *walk, uint16_t link_type)
     case OTUS_LINK_NULL:
     case OTUS_LINK_LOOP:
         return decode_loopback(walk);
-    case OTUS_LINK_PPP:
-        return OTUS_LAYER_PPP;
     case OTUS_LINK_PPP_ETHER:
         return otus_decode_pppoe(walk);
+    case OTUS_LINK_PPP:
     case OTUS_LINK_PPP_HDLC:
     case OTUS_LINK_C_HDLC:
         return decode_hdlc(walk);

@@ -54,6 +54,7 @@ static void test_link_types(void)
     check_hello(OTUS_LINK_PPP_HDLC, "ff03 0021" INNER_IPV4, 4);
     check_hello(OTUS_LINK_PPP_HDLC, "0f00 0800" INNER_IPV4, 4); /* Cisco HDLC */
     check_hello(OTUS_LINK_C_HDLC, "8f00 86dd" INNER_IPV6, 6);
+    check_hello(OTUS_LINK_PPP, "0f00 0800" INNER_IPV4, 4); /* as some routers' captures say */
     check_fails(228, INNER_IPV6, OTUS_COUNT_IPV4_VERSION);
     check_fails(229, INNER_IPV4 "00000000000000", OTUS_COUNT_IPV6_VERSION);
     check_fails(101, "", OTUS_COUNT_IPV4_TOO_SHORT);

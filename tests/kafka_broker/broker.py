@@ -12,6 +12,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from free_ports import free_ports
 from kafka_broker.certificates import Certificates, make_certificates
 
 POM = Path(__file__).with_name("pom.xml")
@@ -22,17 +23,6 @@ _LISTENERS = ("plaintext", "sasl", "tls", "proxied", "controller")
 
 class BrokerUnavailable(Exception):
     """No real broker can be had on this machine; the message says why."""
-
-
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 def fetch_jars() -> Path:
@@ -72,7 +62,7 @@ class Broker:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.lib = fetch_jars()
-        ports = _free_ports(len(_LISTENERS) + 1)
+        ports = free_ports(len(_LISTENERS) + 1)
         self.ports = dict(zip(_LISTENERS, ports, strict=False))
         self.proxy_port = ports[-1]
         self.certificates: Certificates = make_certificates(folder)
@@ -175,11 +165,11 @@ class Broker:
         command += ["-c", str(settings)]
         for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512"):
             command += ["--add-scram", f"{mechanism}=[name={USER},password={PASSWORD}]"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
         if done.returncode != 0:
             raise BrokerUnavailable(f"storage format failed: {done.stderr[-500:]}")
 
-    def start(self, deadline_s: float = 90.0) -> None:
+    def start(self, deadline_s: float = 120.0) -> None:
         """Starts the broker and waits until it answers on its plain listener."""
         log = (self.folder / "broker.out").open("ab")
         self._process = subprocess.Popen(
@@ -201,10 +191,10 @@ class Broker:
         from confluent_kafka.admin import AdminClient
 
         with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.ports["plaintext"]), 0.2).close()
+            socket.create_connection(("127.0.0.1", self.ports["plaintext"]), 10.0).close()
             admin = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
             try:
-                return bool(admin.list_topics(timeout=2.0).brokers)
+                return bool(admin.list_topics(timeout=10.0).brokers)
             except KafkaException:
                 return False
         time.sleep(0.1)
@@ -222,7 +212,7 @@ class Broker:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
-            self._process.wait(30)
+            self._process.wait(120)
             self._process = None
 
     def stop(self) -> None:
@@ -230,7 +220,7 @@ class Broker:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(20)
+                self._process.wait(60)
             except subprocess.TimeoutExpired:
                 self.kill()
             self._process = None

@@ -28,6 +28,8 @@ CALLER, CALLEE = "192.0.2.1", "192.0.2.2"
 INTERFACE = "otus0"
 # INVITE, 180, 200, ACK, BYE, 200: what sipp's built-in scenario sends for a call.
 MESSAGES_A_CALL = 6
+# Nothing is sent twice: a busy machine may answer later than SIP's first timer, 500 ms.
+SIPP = ("-nostdin", "-nr")
 DEADLINE_S = 60.0
 
 
@@ -40,7 +42,7 @@ def say(text: str) -> None:
     print(f"\n--- {text}", flush=True)
 
 
-def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = 15.0) -> None:
+def wait_for(condition: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
     """Waits until `condition` holds; raises DemoError past the deadline."""
     end = time.monotonic() + deadline_s
     while not condition():
@@ -114,11 +116,13 @@ def write_task(folder: Path, capture: dict[str, object]) -> Path:
 
 
 def has_packet_socket(namespace: str) -> bool:
-    """Tells whether somebody in the namespace has opened its capture socket."""
+    """Tells whether somebody in the namespace captures: on a packet socket that is bound."""
     listed = subprocess.run(
         inside(namespace, "cat", "/proc/net/packet"), capture_output=True, text=True, check=False
     )
-    return len(listed.stdout.splitlines()) > 1
+    # sk RefCnt Type Proto Iface R ...
+    rows = [row.split() for row in listed.stdout.splitlines()[1:]]
+    return any(row[3] == "0003" and row[5] == "1" for row in rows)
 
 
 def has_udp_socket(namespace: str, port: int) -> bool:
@@ -144,18 +148,18 @@ def live(folder: Path, calls: int) -> int:
         if otus.poll() is not None:
             raise DemoError(f"otus run ended early with exit code {otus.returncode}")
         stack.enter_context(
-            running(inside(callee, "sipp", "-sn", "uas", "-i", CALLEE, "-nostdin"), quiet=True)
+            running(inside(callee, "sipp", "-sn", "uas", "-i", CALLEE, *SIPP), quiet=True)
         )
         wait_for(lambda: has_udp_socket(callee, 5060), "sipp answers")
         say(f"sipp places {calls} calls, {calls * MESSAGES_A_CALL} messages; as they pass:")
-        uac = ["sipp", "-sn", "uac", CALLEE, "-i", CALLER, "-nostdin",
-               "-m", str(calls), "-r", "2", "-d", "500", "-timeout", "40s"]  # fmt: skip
+        uac = ["sipp", "-sn", "uac", CALLEE, "-i", CALLER, *SIPP,
+               "-m", str(calls), "-r", "2", "-d", "500", "-timeout", f"{DEADLINE_S:.0f}s"]  # fmt: skip
         placed = subprocess.run(
             inside(caller, *uac),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            timeout=DEADLINE_S,
+            timeout=2 * DEADLINE_S,
             check=False,
         )
         if placed.returncode:
@@ -164,7 +168,7 @@ def live(folder: Path, calls: int) -> int:
         time.sleep(0.5)
         say("the calls are over; Ctrl-C for otus, which prints its ledger")
         otus.send_signal(signal.SIGINT)
-        return otus.wait(timeout=15)
+        return otus.wait(timeout=DEADLINE_S)
 
 
 def offline(folder: Path) -> int:

@@ -6,7 +6,10 @@ each kind of traffic to [datagrams whose fragments were parted, sockets used].
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import select
 import socket
 import struct
 import subprocess
@@ -21,6 +24,9 @@ from scapy.packet import Packet, Raw
 
 SOL_PACKET, PACKET_FANOUT, ETH_P_ALL = 263, 18, 3
 NUM_DATAGRAMS = 48
+DEADLINE_S = 120
+# RFC 5342: an ethertype for experiments.
+LAST = bytes(Ether(src="02:00:00:00:00:01", dst="02:00:00:00:00:02", type=0x88B5) / Raw(b"last"))
 OUTER = {"src": "192.0.2.1", "dst": "192.0.2.2"}
 
 
@@ -75,16 +81,24 @@ def open_group(interface: str, flags: int) -> list[socket.socket]:
     return group
 
 
-def receive(group: list[socket.socket]) -> set[int]:
-    """veth delivers before send returns, so that nothing has to be waited for."""
-    seen = set()
+def drain(group: list[socket.socket]) -> list[tuple[int, bytes]]:
+    found = []
     for index, member in enumerate(group):
-        try:
-            while member.recv(65535):
-                seen.add(index)
-        except BlockingIOError:
-            pass
-    return seen
+        with contextlib.suppress(BlockingIOError):
+            while frame := member.recv(65535):
+                found.append((index, frame))
+    return found
+
+
+def receive(group: list[socket.socket]) -> set[int]:
+    """Returns which sockets got frames, once the last one is there: one CPU keeps the order."""
+    found = []
+    while LAST not in [frame for _, frame in found]:
+        readable, _, _ = select.select(group, [], [], DEADLINE_S)
+        assert readable, "the last frame did not arrive"
+        found += drain(group)
+    found += drain(group)
+    return {index for index, frame in found if frame != LAST}
 
 
 def main() -> None:
@@ -96,6 +110,7 @@ def main() -> None:
         "ip link set fan1 up",
     ):
         subprocess.run(command.split(), check=True)
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     group = open_group("fan1", int(sys.argv[1], 0))
     sender = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
     sender.bind(("fan0", 0))
@@ -105,6 +120,7 @@ def main() -> None:
         for number in range(NUM_DATAGRAMS):
             for frame in make(number):
                 sender.send(bytes(frame))
+            sender.send(LAST)
             sockets = receive(group)
             parted += len(sockets) > 1
             used |= sockets

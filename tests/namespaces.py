@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -24,6 +25,9 @@ CALLER, CALLEE = "192.0.2.1", "192.0.2.2"
 INTERFACE = "otus0"
 # INVITE, 180, 200, ACK, BYE, 200: what sipp's built-in scenario sends for a call.
 MESSAGES_A_CALL = 6
+
+# Nothing is sent twice: a busy machine may answer later than SIP's first timer, 500 ms.
+_SIPP = ("-nostdin", "-nr")
 
 _CLONE_NEWNET = 0x40000000  # sched.h; os.setns came with Python 3.12
 _serial = itertools.count()
@@ -61,6 +65,22 @@ class TwoHosts:
             if not self.silent:
                 _ip("-n", name, "address", "add", f"{address}/24", "dev", self.interface)
             _ip("-n", name, "link", "set", self.interface, "up")
+        self.wait_for_link()
+
+    def wait_for_link(self) -> None:
+        """Waits until both ends, which are up, send and receive.
+
+        The kernel looks at a carrier that came back from a thread of its own (operational
+        state, RFC 2863); until then what is sent is dropped.
+        """
+
+        def is_up(name: str) -> bool:
+            command = ["ip", "-n", name, "-j", "link", "show", self.interface]
+            shown = subprocess.run(command, capture_output=True, text=True, check=True)
+            return str(json.loads(shown.stdout)[0]["operstate"]) == "UP"
+
+        for name in (self.caller, self.callee):
+            wait_until(lambda name=name: is_up(name), what=f"link in {name}")
 
     def __exit__(
         self,
@@ -105,14 +125,14 @@ class TwoHosts:
             rows = [row.split() for row in listed.stdout.splitlines()[1:]]
             return sum(row[3] == "0003" and row[5] == "1" for row in rows) >= sockets
 
-        wait_until(ready, 20, f"{sockets} packet sockets in {name}")
+        wait_until(ready, what=f"{sockets} packet sockets in {name}")
 
     @contextlib.contextmanager
     def answering(self) -> Iterator[None]:
         """A sipp that takes calls at the callee."""
         if not shutil.which("sipp"):
             pytest.skip("needs sipp (package sip-tester)")
-        command = self.inside(self.callee, "sipp", "-sn", "uas", "-i", CALLEE, "-nostdin")
+        command = self.inside(self.callee, "sipp", "-sn", "uas", "-i", CALLEE, *_SIPP)
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -131,7 +151,7 @@ class TwoHosts:
             return ":13C4 " in listed.stdout
 
         try:
-            wait_until(listening, 10, "sipp listens on port 5060")
+            wait_until(listening, what="sipp listens on port 5060")
             yield
         finally:
             process.kill()
@@ -139,15 +159,15 @@ class TwoHosts:
 
     def call(self, calls: int, rate: int = 50) -> int:
         """Places that many calls from the caller; returns the number of messages."""
-        command = ["sipp", "-sn", "uac", CALLEE, "-i", CALLER, "-nostdin", "-m", str(calls),
-                   "-r", str(rate), "-d", "50", "-timeout", "60s"]  # fmt: skip
+        command = ["sipp", "-sn", "uac", CALLEE, "-i", CALLER, *_SIPP, "-m", str(calls),
+                   "-r", str(rate), "-d", "50", "-timeout", "240s"]  # fmt: skip
         begun = time.monotonic()
         done = subprocess.run(
             self.inside(self.caller, *command),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=90,
+            timeout=300,
             check=False,
         )
         took = time.monotonic() - begun

@@ -25,7 +25,7 @@ def run_demo(root: Path, *arguments: str) -> Done:
         command, cwd=root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            out, err = process.communicate(timeout=110)
+            out, err = process.communicate(timeout=300)
         finally:
             process.terminate()
     return Done(process.pid, process.returncode, out, err)
@@ -67,7 +67,7 @@ def test_without_root_it_shows_the_bundled_capture(root: Path) -> None:
         pytest.skip("needs user namespaces")
     done = subprocess.run(
         [*inside, sys.executable, "demo/run.py"],
-        cwd=root, capture_output=True, text=True, check=False, timeout=110,
+        cwd=root, capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "not live: not root (live: sudo " in done.stdout

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +18,10 @@ MARK = re.compile(r"# (live|kafka|elsewhere)\n")
 SUDO = """#!/bin/sh
 while [ "${1#-}" != "$1" ]; do shift; done
 exec "$@"
+"""
+# On a busy machine the daemon answers commands long before it serves metrics.
+CURL = """#!/bin/sh
+exec {curl} --retry 30 --retry-delay 2 --retry-connrefused "$@"
 """
 
 
@@ -36,6 +41,9 @@ def environment(folder: Path) -> dict[str, str]:
     binaries.mkdir()
     (binaries / "sudo").write_text(SUDO)
     (binaries / "sudo").chmod(0o755)
+    if curl := shutil.which("curl"):
+        (binaries / "curl").write_text(CURL.format(curl=curl))
+        (binaries / "curl").chmod(0o755)
     return {
         **os.environ,
         "PATH": f"{binaries}:{Path(sys.executable).parent}:{os.environ['PATH']}",

@@ -7,27 +7,35 @@ import time
 import uuid
 from collections.abc import Callable
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
+
+from waiting import DEADLINE_S
 
 
 def create_topic(bootstrap: str, name: str, partitions: int = 3, **config: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     for future in admin.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
-        future.result(20)
+        future.result(120)
+
+
+def write(producer: Producer) -> None:
+    """Returns when all that was produced is on its topics."""
+    left = producer.flush(DEADLINE_S)
+    assert left == 0, f"{left} messages were not taken"
 
 
 def delete_topic(bootstrap: str, name: str) -> None:
     admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
     for future in admin.delete_topics([name]).values():
-        future.result(20)
+        future.result(120)
 
 
 def read(
     bootstrap: str,
     topic: str,
     until: int | Callable[[list[Message]], bool],
-    deadline_s: float = 20.0,
+    deadline_s: float = DEADLINE_S,
     **settings: str,
 ) -> list[Message]:
     """All messages from the beginning, until so many are there; fails past the deadline."""
@@ -44,7 +52,7 @@ def read(
     messages: list[Message] = []
     end = time.monotonic() + deadline_s
     # Assigned, not subscribed: joining a group takes seconds.
-    while not (found := consumer.list_topics(topic, timeout=10).topics[topic].partitions):
+    while not (found := consumer.list_topics(topic, timeout=deadline_s).topics[topic].partitions):
         if time.monotonic() > end:
             raise AssertionError(f"no topic {topic}")
     consumer.assign([TopicPartition(topic, number, OFFSET_BEGINNING) for number in found])
@@ -59,13 +67,15 @@ def read(
     return messages
 
 
-def read_numbers(bootstrap: str, topic: str, wanted: range) -> set[int]:
+def read_numbers(bootstrap: str, topic: str, wanted: range) -> list[int]:
     """The numbers of `records.record` on the topic, read until all that are wanted are there.
 
-    An outage may leave a record there twice: a broker can have taken what it could not answer.
+    In the order of their first coming, each once: an outage may leave a record there twice,
+    since a broker can have taken what it could not answer.
     """
 
-    def numbers(messages: list[Message]) -> set[int]:
-        return {json.loads(message.value())["payload"]["number"] for message in messages}
+    def numbers(messages: list[Message]) -> list[int]:
+        found = (json.loads(message.value())["payload"]["number"] for message in messages)
+        return list(dict.fromkeys(found))
 
-    return numbers(read(bootstrap, topic, lambda messages: numbers(messages) >= {*wanted}))
+    return numbers(read(bootstrap, topic, lambda messages: {*numbers(messages)} >= {*wanted}))

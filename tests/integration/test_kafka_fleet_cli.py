@@ -20,6 +20,7 @@ from integration.test_kafka_fleet import (
 )
 from otus_agent.cli import main
 from otus_agent.kafka.fleet import FleetClient
+from waiting import wait_until_async
 
 pytestmark = pytest.mark.kafka
 __all__ = ["_running", "client", "fleet"]
@@ -52,6 +53,8 @@ class Cli:
 
     async def __call__(self, *arguments: str, code: int = 0, signed: bool = True) -> str:
         key = ["--key", self._key] if signed else []
+        if "list" not in arguments[:1] and "--timeout" not in arguments:
+            key += ["--timeout", "120s"]
         # In a thread: the command has an event loop of its own.
         got, stdout, self.stderr = await asyncio.to_thread(
             otus, *arguments, *key, "--config", str(self._config)
@@ -65,9 +68,12 @@ async def test_an_operators_session(client: FleetClient, fleet: Fleet, tmp_path:
     cli = Cli(fleet)
     first, second, third = sorted(fleet.ids)
 
-    listed = json.loads(await cli("list", "-o", "json", signed=False))
-    assert [agent["agent_id"] for agent in listed] == sorted(fleet.ids)
-    assert {agent["state"] for agent in listed} == {"alive"}
+    async def all_alive() -> bool:
+        listed = json.loads(await cli("list", "-o", "json", signed=False))
+        assert [agent["agent_id"] for agent in listed] == sorted(fleet.ids)
+        return {agent["state"] for agent in listed} == {"alive"}
+
+    await wait_until_async(all_alive)
     assert first in await cli("list", "-t", "number=0", signed=False)
 
     file = tmp_path / "task.json"
@@ -89,8 +95,12 @@ async def test_an_operators_session(client: FleetClient, fleet: Fleet, tmp_path:
     assert status["succeeded"]
     assert {answer["result"]["state"] for answer in status["answers"].values()} == {"running"}
 
-    await cli("task", "delete", "cli", "-t", first, "-t", "nobody", "--timeout", "2s", code=1)
+    for timeout in ("2s", "20s", "120s"):  # the first may be too short for an agent that stalls
+        await cli("status", "-t", first, "-t", "nobody", "--timeout", timeout, code=1)
+        if "1 did not answer" in cli.stderr:
+            break
     assert "1 did not answer" in cli.stderr
+    await cli("task", "delete", "cli", "-t", first)
     assert "no tasks" in await cli("task", "list", "-t", first)
     await cli("send", "task.delete", "--params", '{"id": "cli"}', "-t", "number=1")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -17,7 +16,7 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from integration.consuming import create_topic, delete_topic, read, read_numbers
+from integration.consuming import create_topic, delete_topic, read_numbers
 from integration.records import batch
 from integration.test_kafka_reporter import assert_balanced, reporting
 from kafka_broker.broker import PASSWORD, USER, Broker
@@ -53,7 +52,7 @@ async def test_a_broker_that_dies_costs_nothing_that_fits_the_queue(
         brokers=[broker.bootstrap], topic=topic, flush_interval="20ms", **FAST
     ) as reporter:
         reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 100)
         broker.kill()
         for first in range(100, 1000, 100):
             reporter.report_batch(batch(first, 100))
@@ -61,9 +60,9 @@ async def test_a_broker_that_dies_costs_nothing_that_fits_the_queue(
         assert reporter.stats().queued == 900
         await asyncio.to_thread(broker.start)
         reporter.report_batch(batch(1000, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 1100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 1100)
         assert_balanced(reporter, 1100)
-    assert read_numbers(broker.bootstrap, topic, range(1100)) == {*range(1100)}
+    assert {*read_numbers(broker.bootstrap, topic, range(1100))} == {*range(1100)}
 
 
 async def test_the_queue_is_bounded_and_drops_its_oldest(
@@ -83,12 +82,12 @@ async def test_the_queue_is_bounded_and_drops_its_oldest(
         assert 0 < dropped < 2000
         assert_balanced(reporter, 2000)
         proxy.heal()
-        await wait_until_async(lambda: reporter.stats().queued == 0, 30)
+        await wait_until_async(lambda: reporter.stats().queued == 0)
         assert_balanced(reporter, 2000)
         kept = reporter.stats().reported
         assert kept == 2000 - dropped
     newest = range(dropped, 2000)
-    assert read_numbers(broker.bootstrap, topic, newest) == {*newest}
+    assert {*read_numbers(broker.bootstrap, topic, newest)} == {*newest}
 
 
 async def test_records_past_their_deadline_are_given_up(
@@ -100,14 +99,22 @@ async def test_records_past_their_deadline_are_given_up(
     async with reporting(
         brokers=[proxy.address], topic=topic, delivery_timeout="3s", **FAST
     ) as reporter:
-        reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        taken = 0
+
+        async def settled(records: int) -> None:
+            nonlocal taken
+            reporter.report_batch(batch(taken, records))
+            taken += records
+            await wait_until_async(lambda: reporter.stats().queued == 0)
+
+        while not reporter.stats().reported:  # a machine that stalls may miss it at first
+            await settled(100)
+        before = reporter.stats()
         proxy.cut()
-        reporter.report_batch(batch(100, 100))
-        await wait_until_async(lambda: reporter.stats().queued == 0, 30)
+        await settled(100)
         stats = reporter.stats()
-        assert stats.reported == 100
-        assert sum(stats.dropped.values()) + sum(stats.failed.values()) == 100
+        assert stats.reported == before.reported
+        assert_balanced(reporter, taken)
         assert {*stats.dropped, *stats.failed} <= {"deadline", "timeout"}
 
 
@@ -125,7 +132,7 @@ async def test_a_broker_that_hangs(
         **{**FAST, "request_timeout": "1s"},
     ) as reporter:
         reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 100)
         broker.pause()
         try:
             reporter.report_batch(batch(100, 100))
@@ -133,8 +140,8 @@ async def test_a_broker_that_hangs(
             assert reporter.stats().queued == 100
         finally:
             broker.resume()
-        await wait_until_async(lambda: reporter.stats().reported == 200, 30)
-    assert read_numbers(broker.bootstrap, topic, range(200)) == {*range(200)}
+        await wait_until_async(lambda: reporter.stats().reported == 200)
+    assert {*read_numbers(broker.bootstrap, topic, range(200))} == {*range(200)}
 
 
 async def test_stopping_without_a_broker_keeps_its_deadline(
@@ -145,11 +152,11 @@ async def test_stopping_without_a_broker_keeps_its_deadline(
         brokers=[proxy.address], topic=topic_name("stop"), stop_timeout="300ms", **FAST
     ) as reporter:
         reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 100)
         proxy.cut()
         reporter.report_batch(batch(100, 100))
         await asyncio.sleep(0.3)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await reporter.stop()
     assert reporter.stats().queued == 0
     assert_balanced(reporter, 200)
@@ -163,14 +170,14 @@ async def test_a_topic_that_is_deleted_and_made_anew(broker: Broker, topic_name:
         brokers=[broker.bootstrap], topic=topic, flush_interval="20ms", **FAST
     ) as reporter:
         reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 100)
         delete_topic(broker.bootstrap, topic)
         reporter.report_batch(batch(100, 100))
         await asyncio.sleep(0.2)
         reporter.report_batch(batch(200, 100))
-        await wait_until_async(lambda: reporter.stats().queued == 0, 40)
+        await wait_until_async(lambda: reporter.stats().queued == 0)
         reporter.report_batch(batch(300, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 400, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 400)
         assert_balanced(reporter, 400)
     read_numbers(broker.bootstrap, topic, range(300, 400))
 
@@ -189,16 +196,16 @@ async def test_authorisation_revoked_and_granted_again(
         brokers=[broker.sasl_bootstrap], topic=topic, sasl=sasl, flush_interval="20ms", **FAST
     ) as reporter:
         reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 100)
         for future in admin.create_acls([deny]).values():
-            future.result(20)
+            future.result(120)
         reporter.report_batch(batch(100, 100))
-        await wait_until_async(lambda: "uthoriz" in reporter.last_error, 20)
+        await wait_until_async(lambda: "uthoriz" in reporter.last_error)
         assert reporter.stats().queued == 100
         everything = AclBindingFilter(*acl, AclOperation.ANY, AclPermissionType.ANY)
         for future in admin.delete_acls([everything]).values():
-            future.result(20)
-        await wait_until_async(lambda: reporter.stats().reported == 200, 30)
+            future.result(120)
+        await wait_until_async(lambda: reporter.stats().reported == 200)
 
 
 async def test_a_leader_that_moves(mock: MockCluster, topic_name: TopicName) -> None:
@@ -211,12 +218,12 @@ async def test_a_leader_that_moves(mock: MockCluster, topic_name: TopicName) -> 
     ) as reporter:
         for number, leader in enumerate((2, 3, 1)):
             reporter.report_batch(batch(number * 100, 100))
-            await wait_until_async(lambda n=number: reporter.stats().reported == 100 * (n + 1), 20)
+            await wait_until_async(lambda n=number: reporter.stats().reported == 100 * (n + 1))
             mock.move_leader(topic, 0, leader)
         reporter.report_batch(batch(300, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 400, 20)
-    numbers = [json.loads(m.value())["payload"]["number"] for m in read(mock.bootstrap, topic, 400)]
-    assert numbers == list(range(400))
+        await wait_until_async(lambda: reporter.stats().reported == 400)
+    # An answer that comes too late leaves a batch there twice; its first place counts.
+    assert [*read_numbers(mock.bootstrap, topic, range(400))] == list(range(400))
 
 
 async def test_errors_of_the_batch_itself_are_not_retried(
@@ -225,13 +232,14 @@ async def test_errors_of_the_batch_itself_are_not_retried(
     """A batch that the broker calls too large fails at once; the next one goes through."""
     topic = topic_name("refused")
     mock.create_topic(topic, 1)
+    patient = {**FAST, "request_timeout": "60s"}  # the one answer with the error must count
     async with reporting(
-        brokers=mock.brokers, topic=topic, flush_interval="20ms", **FAST
+        brokers=mock.brokers, topic=topic, flush_interval="20ms", **patient
     ) as reporter:
         mock.fail_produce(10)  # MESSAGE_TOO_LARGE
         reporter.report_batch(batch(0, 100))
-        await wait_until_async(lambda: reporter.stats().queued == 0, 30)
+        await wait_until_async(lambda: reporter.stats().queued == 0)
         assert reporter.stats().failed == {"MessageSizeTooLargeError": 100}
         reporter.report_batch(batch(100, 100))
-        await wait_until_async(lambda: reporter.stats().reported == 100, 30)
+        await wait_until_async(lambda: reporter.stats().reported == 100)
         assert_balanced(reporter, 200)

@@ -35,7 +35,7 @@ class Proxy:
         self.cut()
         self._call(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(5)
+        self._thread.join(120)
         self._loop.close()
 
     @property
@@ -43,17 +43,17 @@ class Proxy:
         return f"127.0.0.1:{self.listen_port}"
 
     def cut(self) -> None:
-        """Ends all connections; new ones are closed at once until `heal`."""
+        """Ends all connections before it returns; new ones are closed at once until `heal`."""
         self._open = False
-        self._loop.call_soon_threadsafe(self._drop_all)
+        self._call(self._drop_all())
 
     def heal(self) -> None:
         self._open = True
 
     def _call(self, coroutine) -> None:
-        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(10)
+        asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(120)
 
-    def _drop_all(self) -> None:
+    async def _drop_all(self) -> None:
         for writer in list(self._writers):
             writer.transport.abort()
 
@@ -70,7 +70,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._drop_all()
+        await self._drop_all()
         for _ in range(3):  # aborted transports close their sockets in the next turns
             await asyncio.sleep(0)
 
@@ -80,6 +80,8 @@ class Proxy:
             if self._open:
                 up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
                 pair.append(up_writer)
+                if not self._open:  # cut meanwhile
+                    return
                 self._writers.update(pair)
                 await asyncio.gather(self._pump(reader, up_writer), self._pump(up_reader, writer))
         except (OSError, asyncio.CancelledError):

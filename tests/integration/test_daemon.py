@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -18,6 +19,7 @@ import pytest
 
 from agent_fakes import task
 from daemon_process import DaemonProcess, write_config
+from leaks import assert_settles
 from waiting import wait_until
 
 
@@ -52,7 +54,7 @@ def test_a_second_signal_hurries_a_task_that_does_not_stop(
         assert daemon.process is not None
         assert daemon.process.poll() is None
         daemon.signal(number)
-        assert daemon.process.wait(60) == 0
+        assert daemon.process.wait(120) == 0
         assert daemon.logged("tasks are given up")
 
 
@@ -68,14 +70,14 @@ def test_shutdown_through_the_socket_is_answered_and_done(folder: Path) -> None:
     with DaemonProcess(folder) as daemon:
         assert daemon.call("shutdown")["result"]["stopping"] is True
         assert daemon.process is not None
-        assert daemon.process.wait(60) == 0
+        assert daemon.process.wait(120) == 0
 
 
 def test_a_second_daemon_is_refused_and_the_first_goes_on(folder: Path) -> None:
     with DaemonProcess(folder) as first:
         second = DaemonProcess(folder)
         process = second.spawn()
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == 1
         assert f"already running (pid {first.pid}" in out
         assert "otus stop" in out
@@ -90,7 +92,7 @@ def test_one_that_shares_only_the_data_directory_is_refused_as_well(folder: Path
         other.mkdir()
         write_config(other, daemon={"data_dir": str(folder / "data")})
         process = DaemonProcess(other).spawn()
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=300)
         assert process.returncode == 1
         assert "in use by another daemon" in out
 
@@ -195,7 +197,7 @@ def test_systemd_is_told_of_every_step_and_that_the_loop_lives(folder: Path) -> 
     path = folder / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
         supervisor.bind(str(path))
-        supervisor.settimeout(60)
+        supervisor.settimeout(120)
 
         def next_told(what: str) -> str:
             while True:
@@ -229,9 +231,11 @@ def test_only_the_capabilities_of_capture_stay_in_every_thread(folder: Path) -> 
     with DaemonProcess(folder) as daemon:
         kept = 1 << 12 | 1 << 13
         for thread in Path(f"/proc/{daemon.pid}/task").iterdir():
-            status = dict(
-                line.split(":\t", 1) for line in (thread / "status").read_text().splitlines()
-            )
+            try:
+                lines = (thread / "status").read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):
+                continue  # it has ended meanwhile
+            status = dict(line.split(":\t", 1) for line in lines)
             assert int(status["CapEff"], 16) & ~kept == 0
             assert int(status["CapPrm"], 16) & ~kept == 0
             assert int(status["CapBnd"], 16) & ~kept == 0
@@ -248,14 +252,14 @@ def test_only_the_capabilities_of_capture_stay_in_every_thread(folder: Path) -> 
 def test_background_returns_when_the_socket_answers(folder: Path) -> None:
     daemon = DaemonProcess(folder)
     done = subprocess.run(
-        [*daemon.command(), "--background"], env=daemon.environ(), timeout=60, check=False,
+        [*daemon.command(), "--background"], env=daemon.environ(), timeout=300, check=False,
         capture_output=True, text=True,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     pid = daemon.call("status")["result"]["pid"]
     try:
         second = subprocess.run(
-            [*daemon.command(), "--background"], env=daemon.environ(), timeout=60, check=False,
+            [*daemon.command(), "--background"], env=daemon.environ(), timeout=300, check=False,
             capture_output=True, text=True,
         )  # fmt: skip
         assert second.returncode == 1
@@ -278,16 +282,16 @@ def test_kill_9_in_a_storm_of_creates_and_deletes_loses_nothing_answered(
     unsure: set[str] = set()
     for _ in range(rounds):
         with DaemonProcess(folder) as daemon:
-            wait_until(lambda d=daemon: "created" not in d.task_states().values())  # type: ignore[misc]
+            wait_until(lambda d=daemon: set(d.task_states().values()) <= {"running"})  # type: ignore[misc]
             _check_consistent(daemon, expected, unsure)
             storm = _Storm(daemon, expected, unsure)
             storm.start()
             enough = random_numbers.randrange(1, 40)
             wait_until(lambda s=storm, n=enough: s.answered >= n)  # type: ignore[misc]
             daemon.kill()
-            storm.join(60)
+            storm.join(120)
     with DaemonProcess(folder) as daemon:
-        wait_until(lambda: "created" not in daemon.task_states().values())
+        wait_until(lambda: set(daemon.task_states().values()) <= {"running"})
         _check_consistent(daemon, expected, unsure)
         assert not list((folder / "data").rglob(".new-*"))
         assert not list((folder / "data").rglob("*.corrupt"))
@@ -379,18 +383,16 @@ def test_creates_and_deletes_leak_nothing(folder: Path, cycles: int) -> None:
         found: dict[str, int] = daemon.call("status")["result"]["process"]
         return found
 
+    def work() -> None:
+        for number in range(cycles):
+            daemon.call("task.create", task=task(f"t{number}"))
+            daemon.call("task.delete", id=f"t{number}")
+
     with DaemonProcess(folder) as daemon:
         for number in range(120):  # the history fills up, caches warm up
             daemon.call("task.create", task=task(f"warm{number}"))
             daemon.call("task.delete", id=f"warm{number}")
-        before = figures()
-        for number in range(cycles):
-            daemon.call("task.create", task=task(f"t{number}"))
-            daemon.call("task.delete", id=f"t{number}")
-        after = figures()
-        assert after["descriptors"] <= before["descriptors"] + 1
-        assert after["threads"] <= before["threads"] + 1
-        assert after["resident_octets"] - before["resident_octets"] < 2_000_000
+        assert_settles(figures, work, descriptors=1, threads=1, resident_octets=2_000_000)
         assert daemon.call("status")["result"]["history"] == 100
 
 
@@ -414,26 +416,23 @@ def test_clients_that_do_what_they_like_leave_nothing_behind(folder: Path) -> No
         for _ in range(rounds):
             with socket.socket(socket.AF_UNIX) as client:
                 client.connect(daemon.socket_path)
-                client.send(numbers.choice(messages))
+                # Who is one too many may be told so, and cut off, before.
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    client.send(numbers.choice(messages))
 
     def is_quiet() -> bool:
         # An answer may be that there are too many clients, until those are gone.
         answer = daemon.call("status").get("result", {"socket": {"clients": 0}})
         return bool(answer["socket"]["clients"] == 1)
 
+    def work() -> None:
+        for _ in range(8):
+            mischief(200)
+            wait_until(is_quiet)
+
     with DaemonProcess(folder) as daemon:
-        # The first rounds find how much memory as many clients at once take.
-        for _ in range(8):
-            mischief(200)
-            wait_until(is_quiet)
-        before = figures()
-        for _ in range(8):
-            mischief(200)
-            wait_until(is_quiet)
-        after = figures()
-        assert after["descriptors"] <= before["descriptors"]
-        assert after["threads"] <= before["threads"]
-        assert after["resident_octets"] - before["resident_octets"] < 3_000_000
+        work()  # finds how much memory as many clients at once take
+        assert_settles(figures, work, descriptors=0, threads=0, resident_octets=3_000_000)
         assert "connections_failed" not in daemon.call("status")["result"]["socket"]
 
 
@@ -465,7 +464,7 @@ def test_without_permission_it_says_what_to_do(tmp_path: Path) -> None:
     write_config(tmp_path, daemon={"pid_file": "/proc/otus.pid"})
     daemon = DaemonProcess(tmp_path, fake=False)
     process = daemon.spawn()
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=300)
     assert process.returncode == 1
     assert out.count("\n") == 1
     assert "/proc/otus.pid" in out

@@ -86,7 +86,7 @@ class DaemonProcess:
             raise
         return self
 
-    def wait_ready(self, deadline_s: float = 60.0) -> None:
+    def wait_ready(self, deadline_s: float = 120.0) -> None:
         def answers() -> bool:
             assert self.process is not None
             if self.process.poll() is not None:
@@ -124,13 +124,13 @@ class DaemonProcess:
         if self.process.stdout is not None:
             self.process.stdout.close()
 
-    def stop(self, deadline_s: float = 60.0) -> int:
+    def stop(self, deadline_s: float = 120.0) -> int:
         """As an operator does: SIGTERM, and its exit code."""
         assert self.process is not None
         self.signal(signal.SIGTERM)
         return self.process.wait(deadline_s)
 
-    def call(self, method: str, deadline_s: float = 60.0, **params: Any) -> dict[str, Any]:
+    def call(self, method: str, deadline_s: float = 120.0, **params: Any) -> dict[str, Any]:
         """One JSON-RPC call on a connection of its own."""
         request = {"jsonrpc": "2.0", "method": method, "params": params, "id": 1}
         with socket.socket(socket.AF_UNIX) as client:
@@ -139,7 +139,7 @@ class DaemonProcess:
             client.sendall(json.dumps(request).encode() + b"\n")
             with client.makefile("rb") as answers:
                 line = answers.readline()
-        if not line:
+        if not line.endswith(b"\n"):
             raise ConnectionResetError("no answer")
         answer: dict[str, Any] = json.loads(line)
         return answer

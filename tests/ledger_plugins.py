@@ -158,7 +158,7 @@ class UnrulyProcessor(Obedient):
             case "wrong length":
                 return [True]
             case "hangs":
-                self.control.released.wait(60)
+                self.control.released.wait(120)
         for packet in batch:
             packet.labels["seen.by"] = self.name
         return [True] * len(batch)
@@ -176,7 +176,7 @@ class PickyProcessor(Obedient):
             case "raises":
                 raise RuntimeError("a bug")
             case "hangs":
-                self.control.released.wait(60)
+                self.control.released.wait(120)
         return True
 
 

@@ -63,7 +63,7 @@ def library(*flags: str) -> tuple[Any, Any]:
             "-o", target, *sources,
         ],
         check=True,
-        timeout=100,
+        timeout=300,
     )  # fmt: skip
     ffi = cffi.FFI()
     ffi.cdef(CDEF)

@@ -55,14 +55,14 @@ class SipDump:
 
     def parse(self, octets: bytes, *options: str) -> Dump:
         done = subprocess.run(
-            [self.program, *options], input=octets, capture_output=True, check=True, timeout=30
+            [self.program, *options], input=octets, capture_output=True, check=True, timeout=300
         )
         return Dump(json.loads(done.stdout))
 
     def parse_files(self, paths: Sequence[Path], *options: str) -> list[Dump]:
         """All files in one run, in their order."""
         done = subprocess.run(
-            [self.program, *options, *paths], capture_output=True, check=True, timeout=60
+            [self.program, *options, *paths], capture_output=True, check=True, timeout=300
         )
         return [Dump(json.loads(line)) for line in done.stdout.splitlines()]
 
@@ -78,5 +78,5 @@ def build_sip_dump(folder: Path, *flags: str) -> SipDump:
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     command += [f"-I{core / 'include'}", f"-I{core / 'src'}", *flags, "-o", str(program)]
     command += [str(core / "tests" / "sip_dump.c"), *map(str, sources)]
-    subprocess.run(command, check=True, timeout=100)
+    subprocess.run(command, check=True, timeout=300)
     return SipDump(program)

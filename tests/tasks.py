@@ -13,7 +13,7 @@ from otus_sdk.factory import PluginFactory, PluginKind
 from otus_sdk.model import OutputPacket
 from otus_sdk.protocols import RecordBatch, ReportResult
 
-DEADLINE_S = 20.0
+DEADLINE_S = 120.0
 
 
 class Plugin:

@@ -9,9 +9,11 @@ from typing import TypeVar
 
 T = TypeVar("T")
 INTERVAL_S = 0.01
+# Costs nothing when met: a busy machine may stall any process for seconds, again and again.
+DEADLINE_S = 120.0
 
 
-def wait_until(condition: Callable[[], T], deadline_s: float = 60.0, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], deadline_s: float = DEADLINE_S, what: str = "") -> T:
     """Polls `condition` until it is true and returns what it gave; fails past the deadline."""
     end = time.monotonic() + deadline_s
     while not (value := condition()):
@@ -22,7 +24,7 @@ def wait_until(condition: Callable[[], T], deadline_s: float = 60.0, what: str =
 
 
 async def wait_until_async(
-    condition: Callable[[], T | Awaitable[T]], deadline_s: float = 60.0, what: str = ""
+    condition: Callable[[], T | Awaitable[T]], deadline_s: float = DEADLINE_S, what: str = ""
 ) -> T:
     """The same inside an event loop; the condition may be a coroutine function."""
     end = time.monotonic() + deadline_s

@@ -56,7 +56,7 @@ def delivery(reporter: Any, batches: int = 4, octets: int = 64 * MIB) -> Deliver
 
 async def finish(one: Delivery, running: asyncio.Task[None]) -> None:
     one.finish()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 120)
     one.close()
 
 

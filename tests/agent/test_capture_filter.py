@@ -345,7 +345,7 @@ def test_the_kernel_takes_all_that_the_expression_takes(frame, expression, tunne
 def test_the_module_loads_without_libpcap():
     """Importing the agent must not need it: only an expression does."""
     code = "import ctypes; ctypes.CDLL = None; import otus_agent.capture_filter"
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
 
 
 def test_views_are_the_cores():

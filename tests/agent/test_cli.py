@@ -84,7 +84,7 @@ def test_help_imports_nothing_heavy() -> None:
         "sys.exit(f'imported {sorted(heavy)}' if heavy or code else 0)"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=60
+        [sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=300
     )
     assert done.returncode == 0, done.stderr
 
@@ -248,7 +248,7 @@ def test_completion_scripts_are_what_the_shell_understands(run: Run, shell: str)
     binary = shutil.which(shell)
     if binary is None:
         pytest.skip(f"{shell} is not installed: its script is made but not tried")
-    subprocess.run([binary, "-n"], input=out, text=True, check=True, timeout=30)
+    subprocess.run([binary, "-n"], input=out, text=True, check=True, timeout=300)
 
 
 def _complete(daemon: DaemonProcess, *words: str) -> list[str]:
@@ -261,7 +261,7 @@ def _complete(daemon: DaemonProcess, *words: str) -> list[str]:
     }
     done = subprocess.run(
         [sys.executable, "-c", "from otus_agent.cli import main; main()"], env=environment,
-        capture_output=True, text=True, check=False, timeout=60,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     return [line.partition(",")[2] for line in done.stdout.splitlines()]
 
@@ -413,7 +413,7 @@ def test_colours_are_off_with_no_color(otus: Run, task_file: Path, daemon: Daemo
         command = f"{sys.executable} -m otus_agent --socket {daemon.socket_path} task list"
         clean = {name: text for name, text in daemon.environ().items() if name != "NO_COLOR"}
         done = subprocess.run(
-            [script, "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=60,
+            [script, "-qec", command, "/dev/null"], capture_output=True, text=True, timeout=300,
             check=True, env={**clean, "TERM": "xterm-256color", **environment},
         )  # fmt: skip
         return done.stdout

@@ -290,9 +290,9 @@ async def test_a_command_still_running_in_a_former_door_is_awaited(tmp_path: Pat
     successor = make_door(tmp_path, ran := Ran())
     successor._journal = former._journal
     running = asyncio.create_task(former.handle(command()))
-    await wait_until_async(lambda: former._journal.find("r-1"), 30)
+    await wait_until_async(lambda: former._journal.find("r-1"))
     repeated = asyncio.create_task(successor.handle(command()))
-    await wait_until_async(lambda: successor.counts["duplicates"], 30)
+    await wait_until_async(lambda: successor.counts["duplicates"])
     may_end.set()
     assert await repeated == {**(await running or {}), "duplicate": True}
     assert not ran.commands

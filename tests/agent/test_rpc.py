@@ -18,14 +18,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent_fakes import fake_agent, task
+from agent_fakes import config, fake_agent, task
 from otus_agent import jsonrpc, rpc
 from otus_agent.agent import Agent
 from otus_agent.commands import NoParams
 from otus_agent.rpc import RpcServer, SocketInUse
 from waiting import wait_until_async
 
-LIMITS = {"request_timeout": "300ms", "max_request_octets": 20_000}
+# Long: whoever is not to be cut off is not, however busy the machine.
+LIMITS = {"request_timeout": "120s", "max_request_octets": 20_000}
 
 
 class Door:
@@ -44,7 +45,7 @@ class Door:
         reader, writer = await self.connect()
         writer.write(octets)
         writer.write_eof()
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             answer = await reader.read()
         writer.close()
         return answer
@@ -244,7 +245,7 @@ async def test_a_large_body_that_waits_for_100_continue_gets_it(door: Door) -> N
 async def test_an_oversized_request_is_refused_before_it_is_all_there(door: Door) -> None:
     reader, writer = await door.connect()
     writer.write(b"x" * 30_000)  # no end of line yet
-    answer = json.loads(await asyncio.wait_for(reader.read(), 60))
+    answer = json.loads(await asyncio.wait_for(reader.read(), 120))
     assert answer["error"]["code"] == -32600
     assert "longer than 20000 octets" in answer["error"]["message"]
     writer.close()
@@ -252,24 +253,31 @@ async def test_an_oversized_request_is_refused_before_it_is_all_there(door: Door
 
 @pytest.mark.parametrize("half", [b'{"jsonrpc"', b"POST / HTTP/1.1\r\nX", http(b"12")[:-1]])
 async def test_a_half_sent_request_is_cut_off_in_time_and_others_are_served(
-    door: Door, half: bytes
+    tmp_path: Path, half: bytes
 ) -> None:
+    door = await open_door(tmp_path, request_timeout="300ms")
     reader, writer = await door.connect()
     writer.write(half)
+    await wait_until_async(
+        lambda: door.server.held_octets or "requests_timed_out" in door.server.stats()
+    )
+    door.agent.config = config(tmp_path, **LIMITS)
     assert "result" in await door.call("status")
-    assert await asyncio.wait_for(reader.read(), 60) == b""
+    assert await asyncio.wait_for(reader.read(), 120) == b""
     assert door.server.stats()["requests_timed_out"] == 1
     writer.close()
+    await close_door(door)
 
 
 async def test_a_client_that_does_not_read_its_answers_is_cut_off(tmp_path: Path) -> None:
-    door = await open_door(tmp_path, max_request_octets=10_000_000)
+    door = await open_door(tmp_path, max_request_octets=10_000_000, request_timeout="300ms")
     reader, writer = await door.connect()
     with pytest.raises(ConnectionError):  # noqa: PT012 - whichever of the two meets it
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             for _ in range(10_000):
                 writer.write(request("status") * 1 + b"\n" + b"[" + b"1," * 400 + b"1]\n")
                 await writer.drain()
+    door.agent.config = config(tmp_path, **LIMITS)
     assert "result" in await door.call("status")
     writer.close()
     del reader
@@ -294,13 +302,13 @@ async def test_five_hundred_clients_at_once_are_all_answered(door: Door) -> None
         answers = await asyncio.gather(*(door.call("status") for _ in range(500)))
         assert all("result" in answer for answer in answers)
         await wait_until_async(lambda: door.server.stats()["clients"] == 0)
-        assert len(os.listdir("/proc/self/fd")) <= before + 2  # noqa: PTH208
+        await wait_until_async(lambda: len(os.listdir("/proc/self/fd")) <= before + 2)  # noqa: PTH208
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_clients_beyond_the_bound_are_told(tmp_path: Path) -> None:
-    door = await open_door(tmp_path, max_clients=2, request_timeout="10s")
+    door = await open_door(tmp_path, max_clients=2)
     held = [await door.connect() for _ in range(2)]
     await wait_until_async(lambda: door.server.stats()["clients"] == 2)
     reader, writer = await door.connect()
@@ -317,7 +325,7 @@ async def test_unfinished_requests_of_all_clients_together_are_bounded(
 ) -> None:
     """A long one beyond the bound is refused, short ones are served, and it ends with the others."""
     monkeypatch.setattr(rpc, "MAX_HELD_OCTETS", 0)
-    door = await open_door(tmp_path, max_request_octets=200_000, request_timeout="60s")
+    door = await open_door(tmp_path, max_request_octets=200_000)
     held = [await door.connect() for _ in range(2)]
     for _, writer in held:
         writer.write(b"x" * 90_000)
@@ -343,7 +351,7 @@ async def test_answers_that_nobody_reads_are_bounded_together(
 ) -> None:
     """Clients that do not read hold a bounded part of the daemon's memory, and no other client."""
     monkeypatch.setattr(rpc, "MAX_HELD_OCTETS", 1_500_000)
-    door = await open_door(tmp_path, max_request_octets=20_000, request_timeout="60s")
+    door = await open_door(tmp_path, max_request_octets=20_000)
 
     async def long(_params: Any, _origin: Any) -> str:
         return "x" * 1_000_000
@@ -356,7 +364,7 @@ async def test_answers_that_nobody_reads_are_bounded_together(
     assert b"too many long requests and answers" in refused
     assert refused.startswith(b"HTTP/1.1 503 ") is as_http
     assert "result" in await door.call("status")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         assert len(await reader.readexactly(1_000_000)) == 1_000_000
     writer.close()
     assert len(await door.send(request("long") + b"\n")) > 1_000_000
@@ -388,7 +396,7 @@ async def test_closing_the_door_waits_for_the_answer_under_way(door: Door) -> No
     idle_reader, idle_writer = await door.connect()
     call = asyncio.create_task(door.call("slow"))
     await running.wait()
-    stopping = asyncio.create_task(door.server.stop(5))
+    stopping = asyncio.create_task(door.server.stop(120))
     assert await idle_reader.read() == b""
     go_on.set()
     await stopping
@@ -448,7 +456,7 @@ def test_nothing_that_a_client_sends_disturbs_the_next_one(
                 writer.write(octets[start:end])
                 await writer.drain()
             writer.write_eof()
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 answer = await reader.read()
             if not answer.startswith(b"HTTP/") and b"HTTP/1.1" not in answer:
                 for line in answer.splitlines():

@@ -97,7 +97,7 @@ def record_type(tmp_path_factory: pytest.TempPathFactory) -> Any:
     subprocess.run(
         [protoc, f"-I{ROOT / 'configs'}", f"--descriptor_set_out={target}", "otus.proto"],
         check=True,
-        timeout=60,
+        timeout=300,
     )
     files = descriptor_pb2.FileDescriptorSet.FromString(target.read_bytes())
     pool = descriptor_pool.DescriptorPool()

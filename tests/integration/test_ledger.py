@@ -466,13 +466,13 @@ def explore_live(hosts: TwoHosts, folder: Path, seconds: float = 0.0) -> None:
     over.close()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_from_files_every_frame_is_explained(tmp_path: Path) -> None:
     explore_files(tmp_path)
 
 
 @pytest.mark.root
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_live_every_frame_is_explained(hosts: TwoHosts, tmp_path: Path) -> None:
     explore_live(hosts, tmp_path)
 

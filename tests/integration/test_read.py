@@ -33,7 +33,7 @@ def otus(*arguments: str | Path, stdin: bytes | None = None, code: int = 0) -> t
     """Runs the command and returns standard output and standard error."""
     environment = {**os.environ, "NO_COLOR": "1", "PYTHONWARNINGS": "error"}
     done = subprocess.run(
-        [*OTUS, *map(str, arguments)], input=stdin, capture_output=True, env=environment, timeout=60,
+        [*OTUS, *map(str, arguments)], input=stdin, capture_output=True, env=environment, timeout=300,
         check=False,
     )  # fmt: skip
     out, error = done.stdout.decode(), done.stderr.decode()
@@ -116,7 +116,7 @@ def test_standard_input_is_a_file_named_dash(capture: Path) -> None:
     out, _ = otus("read", capture)
     with capture.open("rb") as stdin:
         done = subprocess.run(
-            [*OTUS, "read", "-"], stdin=stdin, capture_output=True, timeout=60, check=True
+            [*OTUS, "read", "-"], stdin=stdin, capture_output=True, timeout=300, check=True
         )
     assert done.stdout.decode() == out
 
@@ -198,7 +198,7 @@ def test_a_closed_pipe_ends_quietly(tmp_path: Path) -> None:
     path = write_pcap(tmp_path / "big.pcap", CALL * 5000)
     done = subprocess.run(
         f"{sys.executable} -m otus_agent read {path} | head -1", shell=True, capture_output=True,
-        timeout=60, check=False,
+        timeout=300, check=False,
     )  # fmt: skip
     assert done.stdout.startswith(b"TIME")
     assert done.stderr == b""

@@ -87,7 +87,7 @@ def in_chroot(clean_root: Path) -> Chroot:
     def call(*command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         line = ["chroot", str(clean_root), "/usr/bin/env", "-i", "LC_ALL=C.UTF-8", "TERM=dumb",
                 "PATH=/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin", *command]  # fmt: skip
-        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
         if check:
             assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
         return done

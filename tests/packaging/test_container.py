@@ -146,7 +146,7 @@ def container(hosts: TwoHosts, mounted: str, log: Path) -> Iterator[subprocess.P
 def pid_inside(process: subprocess.Popen[bytes]) -> int:
     """Returns the host's number of the process that unshare forked: the container's PID 1."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    return wait_until(lambda: int((children.read_text().split() or ["0"])[0]), 10, "PID 1")
+    return wait_until(lambda: int((children.read_text().split() or ["0"])[0]), what="PID 1")
 
 
 def inside(pid: int, *command: str) -> subprocess.CompletedProcess[str]:
@@ -154,7 +154,7 @@ def inside(pid: int, *command: str) -> subprocess.CompletedProcess[str]:
     line = ["nsenter", "--target", str(pid), "--mount", "--pid", "--net", "--root", "--wdns=/",
             "env", "-i", "PATH=/usr/bin:/bin", "OTUS_DAEMON__SOCKET_PATH=/run/otus/otus.sock",
             "setpriv", "--reuid", str(UID), "--regid", str(UID), "--clear-groups", *command]  # fmt: skip
-    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(line, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_agent_in_the_container_captures_live(
@@ -166,7 +166,7 @@ def test_agent_in_the_container_captures_live(
     log = tmp_path / "log"
     with container(two_hosts, mounted, log) as process:
         pid = pid_inside(process)
-        wait_until(lambda: inside(pid, "otus", "status").returncode == 0, 30, "the health check")
+        wait_until(lambda: inside(pid, "otus", "status").returncode == 0, what="the health check")
         status = Path(f"/proc/{pid}/status").read_text()
         assert f"Uid:\t{UID}\t{UID}" in status
         assert "NSpid:" in status
@@ -188,7 +188,7 @@ def test_agent_in_the_container_captures_live(
         def reported() -> bool:
             return log.read_text().count('"payload_type":"sip"') >= sent
 
-        wait_until(reported, 20, f"{sent} messages reported")
+        wait_until(reported, what=f"{sent} messages reported")
         assert log.read_text().count('"payload_type":"sip"') == sent
         os.kill(pid, signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=300) == 0

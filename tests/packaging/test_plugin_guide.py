@@ -10,8 +10,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from frames import sip, udp, write_pcap
 from otus_sdk.testing import make_packet
 
@@ -24,7 +22,6 @@ def dns(flags: int) -> bytes:
     return b"\0\1" + flags.to_bytes(2) + b"\0\1" + bytes(6) + QUESTION
 
 
-@pytest.mark.timeout(400)
 def test_its_package_works_step_by_step(root: Path, tmp_path: Path) -> None:
     """The files of the guide, then its commands in order: the task reports SIP and DNS queries."""
     commands = ""

@@ -58,7 +58,7 @@ def test_daemon_lives_without_python(installed: Path) -> None:
     script = f"mount -t proc proc {installed}/proc; exec chroot {installed} sh -exc '{commands}'"
     done = subprocess.run(
         ["unshare", "--mount", "--net", "sh", "-ec", script],
-        capture_output=True, text=True, check=False, timeout=120,
+        capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert "afpacket" in done.stdout

@@ -51,7 +51,7 @@ def test_its_own_tests_pass(example: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path),
          "-c", os.devnull, str(example / "tests")],
-        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+        capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path,
         env=environment(example),
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -70,7 +70,7 @@ def test_it_runs_in_a_task(example: Path, tmp_path: Path) -> None:
         [sys.executable, "-m", "otus_agent", "run", "-f", str(example / "sample.yaml"),
          "--set", f"capture.path={tmp_path / 'frames.txt'}",
          "--set", f"reporters.0.config.path={counts}", "-o", "json"],
-        capture_output=True, text=True, timeout=60, check=False, env=environment(site),
+        capture_output=True, text=True, timeout=300, check=False, env=environment(site),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert json.loads(counts.read_text()) == {"request": 2, "": 1}
@@ -78,7 +78,7 @@ def test_it_runs_in_a_task(example: Path, tmp_path: Path) -> None:
     assert status["ledger"]["balanced"]
     listed = subprocess.run(
         [sys.executable, "-m", "otus_agent", "plugins"],
-        capture_output=True, text=True, timeout=60, check=False, env=environment(site),
+        capture_output=True, text=True, timeout=300, check=False, env=environment(site),
     )  # fmt: skip
     if listed.returncode == 0:
         assert "otus-stun 0.1.0" in " ".join(listed.stdout.split())

@@ -118,6 +118,8 @@ class TaskEntry:
         capture = self.raw.get("capture")
         capture = capture if isinstance(capture, Mapping) else {}
         files = capture.get("files") or ""
+        if not isinstance(files, list):  # one as it is; what is no file at all fails the start
+            files = [files]
         return {
             "id": self.id,
             "state": self.state,
@@ -125,7 +127,7 @@ class TaskEntry:
             "created_at": self.created_at,
             "capture": str(capture.get("type", "")),
             "interface": str(capture.get("interface") or ""),
-            "files": files if isinstance(files, str) else ", ".join(str(file) for file in files),
+            "files": ", ".join(str(file) for file in files),
             "restarts": self.restarts,
             "last_error": self.last_error,
         }
@@ -265,6 +267,9 @@ class Supervisor:
             self._check_room(config.id, previous)
             if previous is not None:
                 await self._retire(previous)
+                # It has failed, and may not have flushed yet what it had.
+                await self._stop(previous)
+                self._check_room(config.id, previous)
             entry = TaskEntry(config.id, dict(raw), time.time(), config)
             self._entries[config.id] = entry
             try:

@@ -26,6 +26,7 @@ class FakeTask:
         self.last_error = ""
         self.finished = asyncio.Event()
         self.stopped_with: float | None = None
+        self.has_stopped = False
         self._hurried = asyncio.Event()
 
     async def start(self) -> None:
@@ -43,9 +44,9 @@ class FakeTask:
 
     async def stop(self, deadline_s: float) -> None:
         self.stopped_with = deadline_s
-        if self.state == "failed":
-            return
-        self.state = "stopping"
+        has_failed = self.state == "failed"
+        if not has_failed:
+            self.state = "stopping"
         match self.behaviour.get("stop"):
             case "hang":
                 await asyncio.sleep(3600)
@@ -54,7 +55,9 @@ class FakeTask:
             case "raise":
                 raise RuntimeError("not an Otus error")
         await asyncio.sleep(0)
-        self.state = "stopped"
+        if not has_failed:
+            self.state = "stopped"
+        self.has_stopped = True
         self.finished.set()
 
     def hurry(self) -> None:

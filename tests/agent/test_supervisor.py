@@ -164,6 +164,22 @@ async def test_a_failed_task_that_is_not_tried_again_stays_to_be_seen(tmp_path: 
     await agent.stop()
 
 
+async def test_a_failed_task_that_still_flushes_ends_before_another_takes_its_id(
+    agent: Agent,
+) -> None:
+    """It was given up halfway: its reporters went on for ever, and nobody counted what they had."""
+    await agent.supervisor.create(task(stop="flush"))
+    first = fake(agent)
+    first.end(error="interface gone")
+    await wait_until_async(lambda: first.stopped_with is not None)
+    creating = asyncio.create_task(agent.supervisor.create(task()))
+    await wait_until_async(lambda: creating.done() or agent.supervisor.get("one").watcher is None)
+    first.hurry()
+    assert (await creating).state == "running"
+    assert first.has_stopped
+    assert fake(agent) is not first
+
+
 async def test_tasks_come_back_and_a_failing_one_holds_up_none(tmp_path: Path) -> None:
     agent = fake_agent(tmp_path)
     await agent.start()
@@ -190,6 +206,22 @@ async def test_tasks_come_back_and_a_failing_one_holds_up_none(tmp_path: Path) -
     assert not (folder / ".new-left").exists()
     await second.stop()
     assert (folder / "t1.json").exists()
+
+
+async def test_a_file_of_a_task_that_never_held_is_listed_as_any_other(tmp_path: Path) -> None:
+    """A kill -9 between writing it and its first start leaves it: it broke every list."""
+    folder = tmp_path / "data" / "tasks"
+    agent = fake_agent(tmp_path)
+    await agent.start()
+    await agent.supervisor.create(task())
+    await agent.stop()
+    left = json.loads((folder / "one.json").read_text())
+    left["config"]["capture"]["files"] = 5
+    (folder / "one.json").write_text(json.dumps(left))
+    second = fake_agent(tmp_path)
+    await second.start()
+    assert second.supervisor.get("one").summary()["files"] == "5"
+    await second.stop()
 
 
 async def test_history_is_bounded_and_outlives_a_restart(tmp_path: Path) -> None:

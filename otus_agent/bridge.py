@@ -115,6 +115,8 @@ class Delivery:
         self._dropped: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self._in_hand = 0
+        # Reported while the reporter's books could not be read: what became of it shows later.
+        self._unsettled = 0
         self._taken_before = 0
         self._signalled = False
         self._closed = False
@@ -123,6 +125,8 @@ class Delivery:
         self._wake = asyncio.Event()
         self._logged: set[str] = set()
         self._stats_of = getattr(reporter, "stats", None)
+        self._books = ReporterStats()
+        self._can_read_books = True
         self._final: ReporterStats | None = None
         self.latency_buckets = [0] * (len(LATENCY_BOUNDS_S) + 1)
         self.latency_sum_s = 0.0
@@ -210,7 +214,8 @@ class Delivery:
             self._queued_octets -= octets
             self._in_hand = records
             self._room.notify_all()
-            self._taken_before = _total(self._stats())
+            if not self._unsettled:
+                self._taken_before = _total(self._stats())
         result: ReportResult | None = None
         error: BaseException | None = None
         try:
@@ -232,8 +237,12 @@ class Delivery:
     ) -> None:
         """Books one batch. A reporter with `stats` keeps its own books of what it took."""
         with self._lock:
-            taken = min(records, _total(self._stats()) - self._taken_before)
             self._in_hand = 0
+            records += self._unsettled
+            taken = self._taken_of(records)
+            self._unsettled = 0 if self._can_read_books else records
+            if self._unsettled:
+                return
             if error is not None:
                 name = type(error).__name__
                 reason = STOPPED if isinstance(error, asyncio.CancelledError) else name
@@ -258,6 +267,10 @@ class Delivery:
             # What is pending, or not told: it keeps no books (no stats()), so nobody ever will.
             _add(self._failed, UNACCOUNTED, rest)
 
+    def _taken_of(self, records: int) -> int:
+        """How many of the records in the reporter's hands its books know of."""
+        return min(records, _total(self._stats()) - self._taken_before)
+
     def close(self) -> None:
         """Takes nothing more; what is still queued counts as dropped (stopped)."""
         with self._lock:
@@ -265,7 +278,9 @@ class Delivery:
             self._room.notify_all()
             while self._queue:
                 self._drop_oldest(STOPPED)
-            self._final = self._stats()
+            unsettled, self._unsettled = self._unsettled, 0
+            _add(self._failed, UNACCOUNTED, unsettled - self._taken_of(unsettled))
+            self._final = self._books
 
     # --- accounts ------------------------------------------------------------
 
@@ -273,7 +288,7 @@ class Delivery:
         """What became of the records so far. Any thread."""
         with self._lock:
             stats = self._final or self._stats()
-            in_hand = self._in_hand
+            in_hand = self._in_hand + self._unsettled
             if in_hand:
                 in_hand = max(0, in_hand - (_total(stats) - self._taken_before))
             dropped, failed = dict(self._dropped), dict(self._failed)
@@ -295,14 +310,19 @@ class Delivery:
             )
 
     def _stats(self) -> ReporterStats:
+        """The reporter's own books; as they were, where they can't be read just now."""
         if self._stats_of is None:
-            return ReporterStats()
+            return self._books
         try:
             stats = self._stats_of()
+            if not isinstance(stats, ReporterStats):
+                raise TypeError(f"stats() must give ReporterStats, not {stats!r:.80}")
         except Exception as error:  # noqa: BLE001 a reporter may raise anything
+            self._can_read_books = False
             self._log_once(error)
-            return ReporterStats()
-        return stats if isinstance(stats, ReporterStats) else ReporterStats()
+        else:
+            self._books, self._can_read_books = stats, True
+        return self._books
 
     def _observe(self, seconds: float) -> None:
         self.latency_sum_s += seconds

@@ -213,6 +213,39 @@ async def test_a_reporter_that_fails_half_way() -> None:
     assert (account.queued, account.failed, account.imbalance) == (4, {"OSError": 6}, 0)
 
 
+async def test_books_that_can_not_be_read_are_as_they_were() -> None:
+    """A reporter whose stats() raises now and then loses no record, and none is counted twice."""
+    reporter = Booked()
+    books = reporter.stats
+    raises = False
+
+    def stats() -> ReporterStats:
+        if raises:
+            raise RuntimeError("not now")
+        return books()
+
+    def behave(batch: RecordBatch) -> ReportResult:
+        nonlocal raises
+        reporter.books = ReporterStats(reported=reporter.books.reported + len(batch))
+        raises = len(batch) in (2, 4)
+        return ReportResult(0, pending=len(batch))
+
+    reporter.stats, reporter.behave = stats, behave  # type: ignore[method-assign]
+    one = delivery(reporter)
+    running = asyncio.create_task(one.run())
+    for records in (10, 2, 3, 4):
+        one.put(batch(records))
+        await wait_until_async(
+            lambda number=records: reporter.batches and len(reporter.batches[-1]) == number
+        )
+        account = one.account()
+        assert (account.reported + account.queued, account.imbalance) == (account.offered, 0)
+        raises = raises and records == 4
+    await finish(one, running)
+    account = one.account()
+    assert (account.reported, account.failed, account.imbalance) == (15, {"unaccounted": 4}, 0)
+
+
 async def test_put_after_close_is_counted() -> None:
     """What comes after the end is dropped as stopped, and so is what still waited."""
     one = delivery(Reporter())

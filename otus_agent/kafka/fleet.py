@@ -152,15 +152,19 @@ class FleetClient:
     # --- Events --------------------------------------------------------------
 
     async def agents(self, since_s: float = DEFAULT_SINCE_S) -> dict[str, AgentView]:
-        """The agents that sent an event in the last `since_s` seconds, by id."""
+        """The agents that sent an event in the last `since_s` seconds, by id.
+
+        Raises:
+            BrokersUnreachable: the events can't be read.
+        """
         topic = self._kafka.event_topic
         views: dict[str, AgentView] = {}
         if topic is None:
             return views
         async with self._reading(topic, self._clock() - since_s) as (consumer, ends):
+            now = self._clock()  # what comes from here on is not read
             async for message in _until(consumer, ends):
                 _take_event(views, message)
-        now = self._clock()
         for view in views.values():
             interval = view.seconds("heartbeat_interval_s", self._kafka.heartbeat_interval)
             if view.state == "alive" and now - view.last_seen > MISSED_HEARTBEATS * interval:
@@ -221,7 +225,8 @@ class FleetClient:
         """Sends a command and gathers answers until all expected ones are there, or too late.
 
         Raises:
-            BrokersUnreachable: the command could not be handed to a broker.
+            BrokersUnreachable: the command could not be handed to a broker, or the
+                answers can't be read.
         """
         outcome = Outcome(envelope, expected)
         if self._producer is None:
@@ -289,6 +294,8 @@ class FleetClient:
             for partition, offset in starts.items():
                 consumer.seek(partition, offset)
             yield consumer, {part: end for part, end in ends.items() if end > starts[part]}
+        except KafkaError as error:
+            raise BrokersUnreachable(f"topic {topic} can't be read: {error}") from error
         finally:
             await close(consumer)
 

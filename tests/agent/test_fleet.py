@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from aiokafka.errors import TopicAuthorizationFailedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus_agent.cli.fleet import _show_agents, _show_outcome
 from otus_agent.config.kafka import KafkaConfig
-from otus_agent.kafka.fleet import AgentView, FleetClient, Outcome, _json_object, _take_event
+from otus_agent.kafka import fleet as fleet_module
+from otus_agent.kafka.fleet import (
+    AgentView,
+    BrokersUnreachable,
+    FleetClient,
+    Outcome,
+    _json_object,
+    _take_event,
+)
 
 KAFKA = KafkaConfig.model_validate({"brokers": ["127.0.0.1:1"]})
 
@@ -106,6 +117,51 @@ def test_events_make_a_view_of_an_agent() -> None:
     take(5000, agent_id=7, type="heartbeat")
     take(5000, type="heartbeat")
     assert set(views) == {"a"}
+
+
+async def test_an_agent_is_as_old_as_it_was_when_reading_began(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A topic that takes long to read makes nobody silent; heartbeats went on meanwhile."""
+    now = 1_000.0
+
+    async def slowly(*_: object) -> AsyncIterator[Message]:
+        nonlocal now
+        beat = {"agent_id": "a", "type": "heartbeat", "heartbeat_interval_s": 10}
+        yield Message(json.dumps(beat).encode(), 999_000)
+        now += 600
+
+    @asynccontextmanager
+    async def reading(*_: object) -> AsyncIterator[tuple[None, dict[str, int]]]:
+        yield None, {}
+
+    monkeypatch.setattr(fleet_module, "_until", slowly)
+    client = FleetClient(KAFKA, clock=lambda: now)
+    monkeypatch.setattr(client, "_reading", reading)
+    assert (await client.agents())["a"].state == "alive"
+
+
+async def test_a_topic_that_can_not_be_read_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Not allowed to read, or a broker that goes meanwhile: no traceback for the operator."""
+
+    class Producer:
+        async def partitions_for(self, topic: str) -> set[int]:
+            return {0}
+
+    class Consumer:
+        def __init__(self, **_: object) -> None: ...
+        async def start(self) -> None:
+            raise TopicAuthorizationFailedError("otus-events")
+
+        async def stop(self) -> None: ...
+
+    monkeypatch.setattr(fleet_module, "AIOKafkaConsumer", Consumer)
+    client = FleetClient(KAFKA)
+    client._producer = Producer()
+    with pytest.raises(BrokersUnreachable, match=r"otus-events can't be read: .*otus-events"):
+        await client.agents()
 
 
 @pytest.mark.parametrize("value", [None, b"", b"\xff", b"[]", b"7", b"[" * 100_000, b"{"])

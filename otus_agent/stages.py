@@ -36,6 +36,7 @@ log = get_logger("otus.plugin")
 
 MAX_OVERRUNS = 3
 HEX_OCTETS = 512
+MAX_GOOD_NAMES = 1_000
 # What a parser says of traffic, and what is no fault of the parser.
 _TRAFFIC_ERRORS = (PacketTooShort, UnsupportedProtocol)
 
@@ -211,16 +212,25 @@ class _Records:
         return changed
 
 
-class _LabelNames:
-    """Label names that were found good; there are few, and they repeat."""
+class _GoodNames:
+    """Names of labels and payload types that were found good.
+
+    There are few, and they repeat; but a plugin may take them from the traffic.
+    """
 
     def __init__(self) -> None:
         self._good: set[str] = set()
 
-    def check(self, labels: Any) -> None:
+    def check(self, name: str) -> str:
+        if name not in self._good:
+            check_label_name(name)
+            if len(self._good) < MAX_GOOD_NAMES:
+                self._good.add(name)
+        return name
+
+    def check_labels(self, labels: Any) -> None:
         for name, value in labels.items():
-            if name not in self._good:
-                self._good.add(check_label_name(name))
+            self.check(name)
             if not isinstance(value, str):
                 raise TypeError(f"label {name} is {type(value).__name__}, must be text")
 
@@ -236,8 +246,8 @@ class ParserStage:
         self._parse = parse_function(plugin)
         self._index = index
         self._default_type = plugin.payload_type
-        self._type = {self._default_type: check_label_name(self._default_type)}
-        self._names = _LabelNames()
+        self._names = _GoodNames()
+        self._names.check(self._default_type)
 
     def run(self, core: Any) -> None:
         """Offers the plugin what no parser has taken, and tells the core its answers."""
@@ -269,8 +279,10 @@ class ParserStage:
             if not isinstance(outcome, ParseResult):
                 raise TypeError(f"a parser must give ParseResult or None, not {outcome!r:.80}")
             payload = orjson.dumps(outcome.payload)
-            payload_type = self._type_name(outcome.payload_type)
-            self._names.check(outcome.labels)
+            payload_type = self._default_type
+            if outcome.payload_type is not None:
+                payload_type = self._names.check(outcome.payload_type)
+            self._names.check_labels(outcome.labels)
         except _TRAFFIC_ERRORS:
             self.tracker.success()
             return False
@@ -284,13 +296,6 @@ class ParserStage:
                 core.set_label(record, name, value)
         return True
 
-    def _type_name(self, name: str | None) -> str:
-        if name is None:
-            return self._default_type
-        if name not in self._type:
-            self._type[name] = check_label_name(name)
-        return name
-
 
 class ProcessorStage:
     """A Python processor at its place in the chain."""
@@ -301,7 +306,7 @@ class ProcessorStage:
         self.plugin = plugin
         self.tracker = tracker
         self._process = process_function(plugin)
-        self._names = _LabelNames()
+        self._names = _GoodNames()
 
     def run(self, core: Any) -> None:
         """Lets the plugin judge the records, and tells the core its answers."""
@@ -325,7 +330,7 @@ class ProcessorStage:
                 if not outcome:
                     dropped.append(batch.index(row))
                 elif labels := records.changed_labels(row):
-                    self._names.check(labels)
+                    self._names.check_labels(labels)
                     for name, value in labels.items():
                         core.set_label(batch.index(row), name, value)
                 self.tracker.success()

@@ -10,12 +10,13 @@ import pytest
 
 from frames import CALLER, pcap, response, sip, udp, write_pcap
 from otus_agent.ledger import Ledger
-from otus_agent.stages import ProcessorStage
+from otus_agent.stages import MAX_GOOD_NAMES, ProcessorStage
 from otus_sdk.errors import ConfigurationInvalid, PacketTooShort
 from otus_sdk.factory import PluginKind
 from otus_sdk.model import CaptureStats, DecodedPacket, OutputPacket, RawPacket
 from otus_sdk.protocols import PacketBatch, PacketSink, ParseResult, RecordBatch
 from tasks import Collector, Plugin, factory, make_task, run_task
+from waiting import wait_until_async
 
 STUN = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + b"\0" * 12
 FRAMES = [udp(sip()), udp(STUN), udp(response()), udp(b"\0\0\0\0"), udp(sip("BYE"))]
@@ -226,6 +227,33 @@ async def test_a_bug_in_a_stage_fails_the_task_and_keeps_the_books(
     assert "a bug of ours" in str(task.last_error)
     assert len(out.packets) == 3
     check(task.ledger())
+
+
+class Namer(BatchStunParser):
+    """Takes the names of labels and payload types from the traffic."""
+
+    def parse_batch(self, batch: PacketBatch) -> Sequence[ParseResult | None]:
+        names = [f"stun.{batch.payload(i)[20:].decode()}" for i in range(len(batch))]
+        return [ParseResult({}, {name: "x"}, name) for name in names]
+
+
+async def test_names_that_traffic_makes_up_take_no_memory_without_end(tmp_path: Path) -> None:
+    """Each is checked, and few are remembered."""
+    frames = [udp(STUN + b"n%d" % number) for number in range(3_000)]
+    capture = write_pcap(tmp_path / "names.pcap", frames)
+    plugin = factory(PluginKind.PARSER, "stun", Namer)
+    task, out = make_task(capture, plugin, parsers=["stun"])
+    await task.start()
+    try:
+        await wait_until_async(task.finished.is_set)
+    finally:
+        stages = [stage for worker in task.workers for stage in worker._stages.values()]
+        await task.stop(60)
+    assert [packet.payload_type for packet in out.packets[:2]] == ["stun.n0", "stun.n1"]
+    assert len(out.packets) == 3_000
+    check(task.ledger())
+    (stage,) = stages
+    assert len(stage._names._good) == MAX_GOOD_NAMES
 
 
 class BadPayload(StunParser):

@@ -132,7 +132,7 @@ class Meter:
             box = getattr(delivery.reporter, "_outbox", None)
             meter.pace(len(batch))
             while delivery._queued_octets + (box.octets if box else 0) > meter.window_octets:
-                time.sleep(0.0005)
+                time.sleep(0.005)  # looking more often would cost what is measured
 
         def timed(box: outbox.Outbox, item: outbox.Held) -> None:
             settle(box, item)

@@ -19,7 +19,7 @@ from otus_sdk.factory import PluginKind
 from otus_sdk.testing import PluginConformance, make_packet
 
 # Other people's libraries that built-in plugins may use.
-THIRD_PARTY = {"aiokafka", "orjson", "durationpy", "cramjam", "pydantic"}
+THIRD_PARTY = {"aiokafka", "orjson", "durationpy", "pydantic", "zstandard"}
 
 
 class TestAfPacket(PluginConformance):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import cramjam
+import zstandard
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode
 from aiokafka.partitioner import murmur2
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
@@ -52,10 +52,13 @@ class Section:
 
 
 def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], bytes]:
-    """The function that compresses a section; what it gives is memory of its own."""
+    """The function that compresses a section; what it gives is memory of its own.
+
+    Lifetime: for one thread at a time.
+    """
     if name == "zstd":
-        zstd_level = 1 if level is None else level
-        return lambda data: bytes(cramjam.zstd.compress(data, level=zstd_level))
+        # One context for all batches: its tables are made once.
+        return zstandard.ZstdCompressor(1 if level is None else level).compress
     if name == "lz4":
         lz4_level = 1 if level is None else max(level, 0)
         return lambda data: lz4_encode(bytes(data), level=lz4_level)  # it takes nothing else

@@ -204,7 +204,7 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
     if arguments.stage == "null":
         import otus_agent.task as module
 
-        module.construct = lambda _: NullReporter(frozenset({arguments.value}))  # type: ignore[assignment]
+        module.construct = lambda _: NullReporter(frozenset({arguments.value} - {"raw"}))  # type: ignore[assignment]
     threads_before = thread_seconds()
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     await task.start()
@@ -285,7 +285,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--packets", type=int, default=500_000)
     parser.add_argument("--stage", choices=("kafka", "null"), default="kafka")
-    parser.add_argument("--value", choices=("json", "protobuf"), default="json")
+    parser.add_argument("--value", choices=("json", "protobuf", "raw"), default="json")
     parser.add_argument("--compression", default="zstd")
     parser.add_argument("--acks", default="all")
     parser.add_argument("--headers", choices=("all", "none"), default="all")

@@ -38,8 +38,14 @@ static struct otus_span span(struct otus_cursor *source, uint32_t arena_len)
 
 static void fill(struct batch *batch, struct otus_kafka_input *input, struct otus_cursor *source)
 {
-    static const struct otus_slice names[MAX_LABELS] = {
-        {(const uint8_t *)"a.b", 3}, {NULL, 0}, {(const uint8_t *)"c.d", 3}};
+    static const struct otus_slice names[MAX_LABELS] = {{(const uint8_t *)"\x06"
+                                                                          "a.b",
+                                                         4},
+                                                        {NULL, 0},
+                                                        {(const uint8_t *)"\x06"
+                                                                          "c.d",
+                                                         4}};
+    static const struct otus_slice fixed = {(const uint8_t *)"\x04id\x02x", 5};
     memset(batch, 0, sizeof *batch);
     input->num_records = take(source) % MAX_RECORDS;
     input->num_indices = input->num_records;
@@ -53,12 +59,14 @@ static void fill(struct batch *batch, struct otus_kafka_input *input, struct otu
         record->labels = span(source, input->arena_len);
         record->json = span(source, input->arena_len);
         record->protobuf = span(source, input->arena_len);
+        record->payload = span(source, input->arena_len);
         record->payload_name = span(source, input->arena_len);
         batch->indices[i] = take(source) % (input->num_records + (i == 9));
     }
     input->records = (const uint8_t *)batch->records;
     input->indices = batch->indices;
-    input->task_id = input->agent_id = input->pipeline_id = names[0];
+    input->fixed_headers = fixed;
+    input->num_fixed_headers = 1;
     input->label_names = names;
     input->num_label_names = MAX_LABELS;
 }
@@ -131,7 +139,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
         .num_partitions = take(&source) % MAX_PARTITIONS + 1u,
         .max_section_octets = take(&source),
         .max_message_octets = take(&source),
-        .protobuf = take(&source) & 1,
+        .value = take(&source) % 4u, /* one more than there are */
     };
     for (uint32_t i = 0; i < NUM_INPUTS; i++) {
         inputs[i].arena = arena;

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from otus_core.native import check, ffi, lib
 
 if TYPE_CHECKING:
-    from otus_core.batch import Batch
+    from otus_core.batch import Batch, Envelope
 
 __all__ = ["KafkaSection", "Part", "kafka_sections"]
 
@@ -20,6 +20,10 @@ KafkaSection = tuple[int, int, int, int, memoryview]
 
 Part = tuple["Batch", Sequence[int] | None]
 """A batch, and the positions in it that are meant, in this order; None for all."""
+
+
+_VALUES = ("json", "protobuf", "raw")  # as enum otus_kafka_value numbers them
+_ENVELOPE = ("task_id", "agent_id", "pipeline_id")
 
 
 def kafka_sections(
@@ -37,7 +41,8 @@ def kafka_sections(
     Args:
         parts: the records.
         num_partitions: of the topic; keys go where murmur2 puts them.
-        value: "json" or "protobuf"; the batches must have been encoded as such.
+        value: "json" or "protobuf", and the batches must have been encoded as such; or
+            "raw", the payload as captured, with addresses and ports as headers.
         header_labels: shell patterns of the labels that become headers.
         max_octets: of a section; a single larger record has one of its own.
         max_message_octets: of a record's key, value and headers.
@@ -61,7 +66,7 @@ def kafka_sections(
     from_.num_partitions = num_partitions
     from_.max_section_octets = max_octets
     from_.max_message_octets = max_message_octets
-    from_.protobuf = value == "protobuf"
+    from_.value = _VALUES.index(value)
     return _encode(from_, [inputs[i].num_indices for i in range(len(parts))], parts, room)
 
 
@@ -79,9 +84,8 @@ def _fill(
     input_.num_indices = len(lives)
     if lives:
         input_.indices = memory.keep(ffi.from_buffer("uint32_t[]", lives))
-    memory.fill(input_.task_id, batch.envelope.task_id.encode())
-    memory.fill(input_.agent_id, batch.envelope.agent_id.encode())
-    memory.fill(input_.pipeline_id, batch.envelope.pipeline_id.encode())
+    memory.fill(input_.fixed_headers, _fixed_headers(batch.envelope))
+    input_.num_fixed_headers = len(_ENVELOPE)
     names = _header_names(tuple(batch.label_names), header_labels)
     label_names = memory.keep(ffi.new("struct otus_slice[]", max(1, len(names))))
     for number, octets in enumerate(names):
@@ -144,10 +148,29 @@ class _Memory:
         target.at, target.len = self.address(octets), len(octets)
 
 
+def _sized(octets: bytes) -> bytes:
+    """The octets after their length, a zigzag varint."""
+    left, length = 2 * len(octets), bytearray()
+    while left >= 0x80:
+        length.append(left & 0x7F | 0x80)
+        left >>= 7
+    length.append(left)
+    return bytes(length) + octets
+
+
+@lru_cache(maxsize=64)
+def _fixed_headers(envelope: Envelope) -> bytes:
+    return b"".join(
+        _sized(name.encode()) + _sized(getattr(envelope, name).encode()) for name in _ENVELOPE
+    )
+
+
 @lru_cache(maxsize=64)
 def _header_names(names: tuple[str, ...], patterns: tuple[str, ...]) -> tuple[bytes, ...]:
-    """The names by label id; empty for labels that become no header."""
+    """The names by label id, after their lengths; empty for labels that become no header."""
     return tuple(
-        name.encode() if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns) else b""
+        _sized(name.encode())
+        if name and any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        else b""
         for name in names
     )

@@ -10,21 +10,28 @@
 
 enum {
     KEY_ROOM = OTUS_TEXT_PROTOCOL + 2 * (OTUS_TEXT_IP + 1 + OTUS_TEXT_U32 + 1),
-    NUM_FIXED_HEADERS = 4, /* task_id, agent_id, pipeline_id, payload_type */
+    NUM_NETWORK_HEADERS = 5, /* src_ip, src_port, dst_ip, dst_port, protocol */
+    /* Their names and values, each after a length of one octet. */
+    NETWORK_ROOM = 2 * (OTUS_TEXT_IP + OTUS_TEXT_U32) + OTUS_TEXT_PROTOCOL + 48,
     NS_PER_MS = 1000000,
     MAX_OUTPUT = 0x7fffffff,
+    MAX_ASKED_FOR = 1024, /* octets of a record's payload or labels */
 };
 
-#define LITERAL_SLICE(text) ((struct otus_slice){(const uint8_t *)(text), sizeof(text) - 1})
+/* A header's name after its length, a zigzag varint of one octet. */
+#define HEADER_NAME(length, text)                                                                  \
+    ((struct otus_slice){(const uint8_t *)(length text), sizeof(text)})
 
 /* One record, looked up. */
 struct source {
     struct otus_slice key;
     struct otus_slice value;
     struct otus_slice payload_type;
-    struct otus_slice labels; /* struct otus_label[] */
+    struct otus_slice labels;  /* struct otus_label[] */
+    struct otus_slice network; /* headers, as they are stored; empty unless the value is raw */
     int64_t ts_ms;
     uint8_t key_room[KEY_ROOM];
+    uint8_t network_room[NETWORK_ROOM];
 };
 
 static uint32_t load_le32(const uint8_t *at)
@@ -71,7 +78,7 @@ static uint32_t varint_len(int64_t value)
     return (bits + 6) / 7;
 }
 
-static uint8_t *put_varint(uint8_t *out, int64_t value)
+static inline uint8_t *put_varint(uint8_t *out, int64_t value)
 {
     uint64_t left = zigzag(value);
     while (left >= 0x80) {
@@ -87,14 +94,31 @@ static uint32_t sized_len(uint32_t len)
     return varint_len(len) + len;
 }
 
-static uint8_t *put_octets(uint8_t *out, struct otus_slice octets)
+/* A call for every label would cost more than the copying: most have less than 32
+ * octets, which two copies that may overlap bring over. */
+static inline uint8_t *put_octets(uint8_t *out, struct otus_slice octets)
 {
-    if (octets.len != 0)
-        memcpy(out, octets.at, octets.len);
-    return out + octets.len;
+    const uint8_t *at = octets.at;
+    uint32_t len = octets.len;
+    if (len > 32) {
+        memcpy(out, at, len);
+    } else if (len >= 16) {
+        memcpy(out, at, 16);
+        memcpy(out + len - 16, at + len - 16, 16);
+    } else if (len >= 8) {
+        memcpy(out, at, 8);
+        memcpy(out + len - 8, at + len - 8, 8);
+    } else if (len >= 4) {
+        memcpy(out, at, 4);
+        memcpy(out + len - 4, at + len - 4, 4);
+    } else {
+        for (uint32_t i = 0; i < len; i++)
+            out[i] = at[i];
+    }
+    return out + len;
 }
 
-static uint8_t *put_sized(uint8_t *out, struct otus_slice octets)
+static inline uint8_t *put_sized(uint8_t *out, struct otus_slice octets)
 {
     return put_octets(put_varint(out, octets.len), octets);
 }
@@ -108,6 +132,33 @@ static bool find(const struct otus_kafka_input *input, struct otus_slice *out_sl
         return false;
     *out_slice = (struct otus_slice){input->arena + span.off, span.len};
     return true;
+}
+
+/* Batches are larger than the caches that are near: a record's octets are asked for
+ * while those before it are worked on. What is asked for need not exist. */
+static void ask_for(const struct otus_kafka_input *input, uint32_t position)
+{
+    enum { RECORDS_AHEAD = 8, OCTETS_AHEAD = 3, CACHE_LINE = 64 };
+    if (position + RECORDS_AHEAD >= input->num_indices)
+        return;
+    const uint8_t *far = input->records + (size_t)input->indices[position + RECORDS_AHEAD] *
+                                              sizeof(struct otus_record);
+    for (size_t at = 0; at < sizeof(struct otus_record); at += CACHE_LINE)
+        __builtin_prefetch(far + at);
+    uint32_t near = input->indices[position + OCTETS_AHEAD];
+    if (near >= input->num_records)
+        return;
+    struct otus_span payload;
+    struct otus_span labels;
+    const uint8_t *record = input->records + (size_t)near * sizeof(struct otus_record);
+    memcpy(&payload, record + offsetof(struct otus_record, payload), sizeof payload);
+    memcpy(&labels, record + offsetof(struct otus_record, labels), sizeof labels);
+    uint32_t num = payload.len < MAX_ASKED_FOR ? payload.len : MAX_ASKED_FOR;
+    for (uint32_t at = 0; at < num; at += CACHE_LINE)
+        __builtin_prefetch(input->arena + payload.off + at);
+    num = labels.len < MAX_ASKED_FOR ? labels.len : MAX_ASKED_FOR;
+    for (uint32_t at = 0; at < num; at += CACHE_LINE)
+        __builtin_prefetch(input->arena + labels.off + at);
 }
 
 /* One end of the 5-tuple as text: "192.0.2.1 5060". */
@@ -153,17 +204,51 @@ static void make_flow_key(struct source *source, const struct otus_packet_meta *
     source->key = (struct otus_slice){source->key_room, (uint32_t)(out - source->key_room)};
 }
 
-static bool look_up(struct source *source, const struct otus_kafka_input *input, bool protobuf,
+static uint8_t *put_text(uint8_t *out, struct otus_slice name, const uint8_t *text, uint32_t len)
+{
+    return put_sized(put_octets(out, name), (struct otus_slice){text, len});
+}
+
+/* Where the value is the payload, the headers say between whom it went. */
+static void make_network_headers(struct source *source, const struct otus_packet_meta *meta)
+{
+    uint8_t text[OTUS_TEXT_IP + OTUS_TEXT_U32 + OTUS_TEXT_PROTOCOL];
+    uint8_t *out = source->network_room;
+    uint32_t len = otus_text_ip(text, meta->ip_version, meta->src_ip);
+    out = put_text(out, HEADER_NAME("\x0c", "src_ip"), text, len);
+    len = otus_text_u32(text, meta->src_port);
+    out = put_text(out, HEADER_NAME("\x10", "src_port"), text, len);
+    len = otus_text_ip(text, meta->ip_version, meta->dst_ip);
+    out = put_text(out, HEADER_NAME("\x0c", "dst_ip"), text, len);
+    len = otus_text_u32(text, meta->dst_port);
+    out = put_text(out, HEADER_NAME("\x10", "dst_port"), text, len);
+    len = otus_text_protocol(text, meta->protocol);
+    out = put_text(out, HEADER_NAME("\x10", "protocol"), text, len);
+    source->network =
+        (struct otus_slice){source->network_room, (uint32_t)(out - source->network_room)};
+}
+
+static struct otus_span value_span(const struct otus_record *record, uint32_t value)
+{
+    return value == OTUS_KAFKA_RAW        ? record->payload
+           : value == OTUS_KAFKA_PROTOBUF ? record->protobuf
+                                          : record->json;
+}
+
+static bool look_up(struct source *source, const struct otus_kafka_input *input, uint32_t value,
                     uint32_t index)
 {
     struct otus_record record;
     memcpy(&record, input->records + (size_t)index * sizeof record, sizeof record);
     source->ts_ms = (int64_t)(record.meta.ts_ns / NS_PER_MS);
+    source->network.len = 0;
     if (!find(input, &source->key, record.key) || !find(input, &source->labels, record.labels) ||
-        !find(input, &source->value, protobuf ? record.protobuf : record.json))
+        !find(input, &source->value, value_span(&record, value)))
         return false;
     if (record.key.len == 0)
         make_flow_key(source, &record.meta);
+    if (value == OTUS_KAFKA_RAW)
+        make_network_headers(source, &record.meta);
     if (record.payload_type == OTUS_PAYLOAD_PLUGIN)
         return find(input, &source->payload_type, record.payload_name);
     const char *name = encode_payload_type_name(record.payload_type);
@@ -222,59 +307,70 @@ static uint8_t *put_repaired(uint8_t *out, struct otus_slice text)
     return out;
 }
 
-/* Octets of the header area, its count included. False where a span is damaged. */
-static bool headers_len(const struct otus_kafka_input *input, const struct source *source,
-                        uint32_t *out_len, bool *out_is_clean)
+static bool is_ascii(struct otus_slice text)
+{
+    uint64_t all = 0;
+    uint64_t word = 0;
+    uint32_t at = 0;
+    for (; at + sizeof word <= text.len; at += (uint32_t)sizeof word) {
+        memcpy(&word, text.at + at, sizeof word);
+        all |= word;
+    }
+    for (; at < text.len; at++)
+        all |= text.at[at];
+    return (all & 0x8080808080808080u) == 0;
+}
+
+static const struct otus_slice PAYLOAD_TYPE = HEADER_NAME("\x18", "payload_type");
+
+/* What the header area of a record comes to. */
+struct header_plan {
+    uint32_t len; /* octets, its count included */
+    uint32_t num_headers;
+    bool is_clean; /* every label is UTF-8 as it stands */
+};
+
+/* False where a span is damaged. */
+static bool plan_headers(struct header_plan *out_plan, const struct otus_kafka_input *input,
+                         const struct source *source)
 {
     struct otus_slice labels = source->labels;
     struct otus_slice name;
     struct otus_slice value;
     bool damaged = false;
-    uint32_t count = NUM_FIXED_HEADERS;
-    uint32_t len = sized_len(sizeof "task_id" - 1) + sized_len(input->task_id.len) +
-                   sized_len(sizeof "agent_id" - 1) + sized_len(input->agent_id.len) +
-                   sized_len(sizeof "pipeline_id" - 1) + sized_len(input->pipeline_id.len) +
-                   sized_len(sizeof "payload_type" - 1) + sized_len(source->payload_type.len);
-    *out_is_clean = true;
+    bool is_clean = true;
+    uint32_t count = input->num_fixed_headers + 1;
+    uint32_t len = input->fixed_headers.len + PAYLOAD_TYPE.len +
+                   sized_len(source->payload_type.len) + source->network.len;
+    if (source->network.len != 0)
+        count += NUM_NETWORK_HEADERS;
     while (next_label(input, &labels, &name, &value, &damaged)) {
         uint32_t value_len = value.len;
-        if (OTUS_UNLIKELY(!encode_is_utf8(value.at, value.len))) {
-            *out_is_clean = false;
+        if (OTUS_UNLIKELY(!is_ascii(value)) && !encode_is_utf8(value.at, value.len)) {
+            is_clean = false;
             value_len = repaired_len(value);
         }
-        len += sized_len(name.len) + sized_len(value_len);
+        len += name.len + sized_len(value_len);
         count++;
     }
-    *out_len = len + varint_len(count);
+    *out_plan = (struct header_plan){len + varint_len(count), count, is_clean};
     return !damaged;
 }
 
-static uint32_t num_headers(const struct otus_kafka_input *input, struct otus_slice labels)
-{
-    struct otus_slice name;
-    struct otus_slice value;
-    bool damaged = false;
-    uint32_t count = NUM_FIXED_HEADERS;
-    while (next_label(input, &labels, &name, &value, &damaged))
-        count++;
-    return count;
-}
-
 static uint8_t *put_headers(uint8_t *out, const struct otus_kafka_input *input,
-                            const struct source *source, bool is_clean)
+                            const struct source *source, const struct otus_kafka_place *at)
 {
     struct otus_slice labels = source->labels;
     struct otus_slice name;
     struct otus_slice value;
     bool damaged = false;
-    out = put_varint(out, num_headers(input, labels));
-    out = put_sized(put_sized(out, LITERAL_SLICE("task_id")), input->task_id);
-    out = put_sized(put_sized(out, LITERAL_SLICE("agent_id")), input->agent_id);
-    out = put_sized(put_sized(out, LITERAL_SLICE("pipeline_id")), input->pipeline_id);
-    out = put_sized(put_sized(out, LITERAL_SLICE("payload_type")), source->payload_type);
+    out = put_varint(out, at->num_headers);
+    out = put_octets(out, input->fixed_headers);
+    out = put_sized(put_octets(out, PAYLOAD_TYPE), source->payload_type);
+    out = put_octets(out, source->network);
     while (next_label(input, &labels, &name, &value, &damaged)) {
-        out = put_sized(out, name);
-        if (OTUS_LIKELY(is_clean))
+        out = put_octets(out, name);
+        if (OTUS_LIKELY(at->is_clean))
             out = put_sized(out, value);
         else
             out = put_repaired(put_varint(out, repaired_len(value)), value);
@@ -339,7 +435,9 @@ static bool fits(const struct otus_kafka_inputs *from, const struct source *sour
                  uint32_t headers)
 {
     uint64_t octets = (uint64_t)source->key.len + source->value.len + headers;
-    return source->value.len != 0 && octets <= from->max_message_octets;
+    /* A packet may be without payload, but no record without its encoded form. */
+    bool has_value = source->value.len != 0 || from->value == OTUS_KAFKA_RAW;
+    return has_value && octets <= from->max_message_octets;
 }
 
 /* The records of one input. *total is what all records come to so far. */
@@ -350,15 +448,15 @@ static enum otus_status plan_input(struct planner *planner, struct otus_kafka_pl
         if (input->indices[i] >= input->num_records)
             return OTUS_E_INVALID;
         struct source source;
-        uint32_t headers = 0;
-        bool is_clean = true;
+        struct header_plan headers;
+        ask_for(input, i);
         out_places[i] = (struct otus_kafka_place){.section = OTUS_KAFKA_NO_SECTION};
-        if (!look_up(&source, input, planner->from->protobuf, input->indices[i]) ||
-            !headers_len(input, &source, &headers, &is_clean) ||
-            !fits(planner->from, &source, headers))
+        if (!look_up(&source, input, planner->from->value, input->indices[i]) ||
+            !plan_headers(&headers, input, &source) || !fits(planner->from, &source, headers.len))
             continue;
-        place(planner, &out_places[i], &source, headers);
-        out_places[i].is_clean = is_clean;
+        place(planner, &out_places[i], &source, headers.len);
+        out_places[i].num_headers = headers.num_headers;
+        out_places[i].is_clean = headers.is_clean;
         *total += sized_len(out_places[i].body_len);
         if (*total > MAX_OUTPUT)
             return OTUS_E_LIMIT;
@@ -403,19 +501,20 @@ static uint8_t *put_record(uint8_t *out, const struct otus_kafka_input *input,
     out = put_varint(out, at->offset_delta);
     out = put_sized(out, source->key);
     out = put_sized(out, source->value);
-    return put_headers(out, input, source, at->is_clean != 0);
+    return put_headers(out, input, source, at);
 }
 
 static enum otus_status write_input(uint8_t *out, struct otus_kafka_section *sections,
                                     uint32_t num_sections, const struct otus_kafka_place *places,
-                                    const struct otus_kafka_input *input, bool protobuf)
+                                    const struct otus_kafka_input *input, uint32_t value)
 {
     for (uint32_t i = 0; i < input->num_indices; i++) {
         const struct otus_kafka_place *at = &places[i];
+        ask_for(input, i);
         if (at->section == OTUS_KAFKA_NO_SECTION)
             continue;
         struct source source;
-        if (at->section >= num_sections || !look_up(&source, input, protobuf, input->indices[i]))
+        if (at->section >= num_sections || !look_up(&source, input, value, input->indices[i]))
             return OTUS_E_INVALID;
         struct otus_kafka_section *section = &sections[at->section];
         uint32_t len = sized_len(at->body_len);
@@ -442,7 +541,7 @@ enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
     }
     for (uint32_t i = 0; i < from->num_inputs; i++) {
         enum otus_status status =
-            write_input(out, sections, num_sections, places, &from->inputs[i], from->protobuf);
+            write_input(out, sections, num_sections, places, &from->inputs[i], from->value);
         if (status != OTUS_OK)
             return status;
         places += from->inputs[i].num_indices;

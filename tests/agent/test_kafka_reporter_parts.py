@@ -26,7 +26,7 @@ from otus_plugins.reporter import kafka
 from otus_plugins.reporter.kafka import KafkaReporterConfig
 from otus_plugins.reporter.kafka.encode import Encoder
 from otus_plugins.reporter.kafka.outbox import Held, Outbox, Place, Waiting
-from otus_plugins.reporter.kafka.oversize import cut_json, cut_protobuf
+from otus_plugins.reporter.kafka.oversize import cut_json, cut_protobuf, cut_raw
 from otus_plugins.reporter.kafka.records import FinishedBatch, Section
 
 FOLDER = Path(kafka.__file__).parent
@@ -263,6 +263,12 @@ def test_cut_protobuf_survives_any_octets(value: bytes) -> None:
     """What is no message is None or a part of it, never an exception."""
     cut = cut_protobuf(value, 10)
     assert cut is None or len(cut) <= 10
+
+
+def test_cut_raw_keeps_the_beginning() -> None:
+    """Of a payload as much as there is room for; without room there is no record."""
+    assert cut_raw(b"INVITE sip:b", 6) == b"INVITE"
+    assert cut_raw(b"INVITE sip:b", 0) is None
 
 
 def test_cut_protobuf_refuses_what_is_no_message() -> None:

@@ -55,6 +55,7 @@ class BatchMaker:
             setattr(record.meta, name, member)
         record.json.off, record.json.len = self.put(value)
         record.protobuf.off, record.protobuf.len = self.put(value[::-1])
+        record.payload.off, record.payload.len = self.put(value[1:])
         record.key.off, record.key.len = self.put(key)
         spans = [(label, *self.put(octets)) for label, octets in labels]
         packed = b"".join(struct.pack("=III", *span) for span in spans)
@@ -105,7 +106,7 @@ def encoder(**settings: Any) -> Encoder:
 record_parts = st.tuples(
     st.binary(min_size=1, max_size=300),
     st.text(max_size=40).map(str.encode),
-    st.lists(st.tuples(st.sampled_from([0, 1, 3]), st.binary(max_size=60)), max_size=4, unique_by=lambda t: t[0]),
+    st.lists(st.tuples(st.sampled_from([0, 1, 3]), st.binary(max_size=60) | st.text(max_size=40).map(str.encode)), max_size=4, unique_by=lambda t: t[0]),
     st.integers(BASE_NS - 10**12, BASE_NS + 10**12),
     st.integers(0, 4),
     st.binary(min_size=16, max_size=16),
@@ -130,17 +131,18 @@ def batch_of(parts: list[Any]) -> Batch:
     st.lists(st.lists(record_parts, max_size=8), min_size=1, max_size=3),
     st.integers(1, 7),
     st.integers(200, 4000),
+    st.sampled_from(["json", "protobuf", "raw"]),
 )
 def test_the_core_and_the_reporter_make_the_same_records(
-    batches: list[list[Any]], num_partitions: int, max_octets: int
+    batches: list[list[Any]], num_partitions: int, max_octets: int, value: str
 ) -> None:
     """Keys, partitions, values, timestamps, headers and order are those of the Python encoder."""
     parts: list[Any] = [(batch_of(one), None) for one in batches]
-    made, left_out = kafka_sections(parts, num_partitions, max_octets=max_octets)
+    made, left_out = kafka_sections(parts, num_partitions, value=value, max_octets=max_octets)
     assert left_out == []
     assert all(len(one[4]) <= max_octets or one[1] == 1 for one in made)
     lost: Counter[str] = Counter()
-    wanted = encoder(compression="none")._here(parts, num_partitions, lost)
+    wanted = encoder(compression="none", value=value)._here(parts, num_partitions, lost)
     assert not lost
     assert by_partition(read(made)) == by_partition(itertools.chain(*map(read_batch, wanted)))
 
@@ -238,6 +240,27 @@ def test_only_the_records_that_are_meant() -> None:
     )
     found = [(record.value, record.headers[4:]) for _, record in read(made)]
     assert found == [(b"1-eulav", [("tag.x", b"y")]), (b"5-eulav", [("tag.x", b"y")])]
+
+
+def test_a_raw_value_is_the_payload_between_headers_of_its_addresses() -> None:
+    """Octets as captured, or none; who sent them to whom is in the headers, then the labels."""
+    maker = BatchMaker()
+    for value in (b"?INVITE sip:b", b"?"):
+        maker.add(
+            value, b"key", ((0, b"INVITE"),), src_ip=bytes([192, 0, 2, 1]) + bytes(12),
+            dst_ip=bytes([198, 51, 100, 255]) + bytes(12), ip_version=4, protocol=17,
+            src_port=5060, dst_port=65535,
+        )  # fmt: skip
+    made, left_out = kafka_sections([(maker.batch(), None)], 1, value="raw")
+    assert not left_out
+    headers = [
+        ("task_id", b"task"), ("agent_id", b"agent"), ("pipeline_id", b"task-0"),
+        ("payload_type", b"sip"), ("src_ip", b"192.0.2.1"), ("src_port", b"5060"),
+        ("dst_ip", b"198.51.100.255"), ("dst_port", b"65535"), ("protocol", b"udp"),
+        ("sip.method", b"INVITE"),
+    ]  # fmt: skip
+    found = [(record.value, list(record.headers)) for _, record in read(made)]
+    assert found == [(b"INVITE sip:b", headers), (b"", headers)]
 
 
 def test_nothing_makes_nothing() -> None:

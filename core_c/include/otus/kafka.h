@@ -20,12 +20,20 @@ struct otus_kafka_input {
     uint32_t arena_len;
     const uint32_t *indices; /* the records that are meant, in this order */
     uint32_t num_indices;
-    struct otus_slice task_id;
-    struct otus_slice agent_id;
-    struct otus_slice pipeline_id;
-    /* By label id; a label whose name is empty becomes no header. */
+    /* Headers that every record has, as they are stored: names and values, each
+     * after its length. */
+    struct otus_slice fixed_headers;
+    uint32_t num_fixed_headers;
+    /* By label id, each after its length; a label whose name is empty becomes no header. */
     const struct otus_slice *label_names;
     uint32_t num_label_names;
+};
+
+/* What a record's value is. */
+enum otus_kafka_value {
+    OTUS_KAFKA_JSON = 0,
+    OTUS_KAFKA_PROTOBUF = 1, /* otus.v1.Record */
+    OTUS_KAFKA_RAW = 2,      /* the payload as captured; addresses and ports are headers then */
 };
 
 /* Several batches whose records go to one topic. */
@@ -35,7 +43,7 @@ struct otus_kafka_inputs {
     uint32_t num_partitions;     /* 1 or more */
     uint32_t max_section_octets; /* of one section, unless a single record is larger */
     uint32_t max_message_octets; /* of key, value and headers of one record */
-    bool protobuf;               /* the value: otus.v1.Record instead of JSON */
+    uint32_t value;              /* enum otus_kafka_value */
 };
 
 /* The records of one partition that go into one batch. */
@@ -55,6 +63,7 @@ struct otus_kafka_place {
     uint32_t section;
     uint32_t offset_delta;
     uint32_t body_len; /* octets after its length field */
+    uint32_t num_headers;
     uint32_t is_clean; /* every label is UTF-8 as it stands */
 };
 

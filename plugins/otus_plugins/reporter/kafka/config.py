@@ -73,7 +73,7 @@ class KafkaReporterConfig(_Section):
 
     topic: str | None = None
     topic_prefix: str | None = None
-    value: Literal["json", "protobuf"] = "json"
+    value: Literal["json", "protobuf", "raw"] = "json"
     header_labels: list[str] = ["*"]
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
     compression_level: int | None = Field(None, ge=-7, le=22)

@@ -28,6 +28,7 @@ MAX_SECTION = 1 << 30
 # What batches of the core have, and no others.
 CORE_METHOD = "kafka_sections"
 _NS_PER_MS = 1_000_000
+_CUT = {"json": oversize.cut_json, "protobuf": oversize.cut_protobuf, "raw": oversize.cut_raw}
 
 Part = tuple[RecordBatch, Sequence[int] | None]
 Encoded = tuple[list[FinishedBatch], Counter[str]]
@@ -40,11 +41,10 @@ class Encoder:
         self._config = config
         self._compress = compressor(config.compression, config.compression_level)
         self._label_headers = header_filter(config.header_labels)
-        self._is_json = config.value == "json"
         self._memory = bytearray()
         self._growth = 1.0
         self.truncated = 0
-        self._cut = oversize.cut_json if self._is_json else oversize.cut_protobuf
+        self._cut = _CUT[config.value]
 
     def encode(self, parts: Iterable[Part], num_partitions: int) -> Encoded:
         """Encodes and compresses. One call at a time: they share memory.
@@ -137,13 +137,13 @@ class Encoder:
             ("agent_id", envelope.agent_id.encode()),
             ("pipeline_id", envelope.pipeline_id.encode()),
         ]
-        value_of = batch.json if self._is_json else batch.protobuf
         for index in indices:
             try:
-                value = value_of(index)
+                value, network = self._value(batch, index)
                 headers = [
                     *fixed,
                     ("payload_type", batch.payload_type(index).encode()),
+                    *network,
                     *self._label_headers(batch.labels(index)),
                 ]
                 key, ts_ms = batch.key(index), batch.ts_ns(index) // _NS_PER_MS
@@ -159,6 +159,22 @@ class Encoder:
                 value, headers = cut
                 self.truncated += 1
             builder.add(key, value, ts_ms, headers)
+
+    def _value(self, batch: RecordBatch, index: int) -> tuple[bytes, list[tuple[str, bytes]]]:
+        """The value, and the headers that tell between whom it went where it does not."""
+        if self._config.value == "json":
+            return batch.json(index), []
+        if self._config.value == "protobuf":
+            return batch.protobuf(index), []
+        packet = batch.packet(index)
+        network = {
+            "src_ip": packet.src_ip,
+            "src_port": str(packet.src_port),
+            "dst_ip": packet.dst_ip,
+            "dst_port": str(packet.dst_port),
+            "protocol": packet.protocol_name,
+        }
+        return packet.raw_payload or b"", [(name, text.encode()) for name, text in network.items()]
 
     def _cut_down(
         self, value: bytes, headers: list[tuple[str, bytes]], size: int

@@ -1,7 +1,8 @@
 """Cuts a record that is too large down to what still says what it was.
 
 The result is whole JSON or Protobuf: the largest members go first, and what
-went is told in the record itself (JSON) and in the header `otus-oversize`.
+went is told in the record itself (JSON) and in the header `otus-oversize`. A raw
+value keeps its beginning.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ def cut_protobuf(value: bytes, limit: int) -> bytes | None:
         keep.discard(index)
         size -= len(fields[index])
     return b"".join(fields[index] for index in sorted(keep))
+
+
+def cut_raw(value: bytes, limit: int) -> bytes | None:
+    """The first `limit` octets, or None where there is no room for one."""
+    return value[:limit] if limit > 0 else None
 
 
 def _fields(value: bytes) -> list[bytes] | None:

@@ -47,7 +47,7 @@ class KafkaReporter:
     def init(self, config: KafkaReporterConfig) -> None:
         """Keeps the configuration and settles what the core has to encode."""
         self._config = config
-        self.wants = frozenset({config.value})
+        self.wants = frozenset() if config.value == "raw" else frozenset({config.value})
         self._outbox = Outbox(config.queue_octets)
         self._encoder = Encoder(config)
 

@@ -76,7 +76,7 @@ class ReporterAccount:
 def batch_octets(batch: Any) -> int:
     """The memory that a batch holds; a guess for batches that do not tell."""
     arena, records = getattr(batch, "arena", None), getattr(batch, "records", None)
-    if isinstance(arena, bytes) and isinstance(records, bytes):
+    if isinstance(arena, (bytes, memoryview)) and isinstance(records, (bytes, memoryview)):
         return len(arena) + len(records)
     return 1024 * len(batch)
 

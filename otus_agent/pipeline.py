@@ -429,7 +429,7 @@ class PipelineWorker:
         return failure
 
     def _hand_over(self, core: otus_core.Pipeline) -> None:
-        batch = core.snapshot() if len(core) else ()
+        batch = core.hand_over() if len(core) else ()
         if self._can_wait and len(batch):
             for sink in self._sinks:
                 sink.wait_for_room(batch, lambda: self._stopping)

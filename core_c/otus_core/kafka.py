@@ -141,7 +141,7 @@ class _Memory:
         self._kept.append(owner)
         return owner
 
-    def address(self, octets: bytes) -> Any:
+    def address(self, octets: bytes | memoryview) -> Any:
         return self.keep(ffi.from_buffer("uint8_t[]", octets))
 
     def fill(self, target: Any, octets: bytes) -> None:

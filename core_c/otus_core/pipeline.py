@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, IntFlag
+from functools import partial
 from typing import Any, Final
 
 from otus_core.batch import Batch, Envelope
@@ -17,6 +19,12 @@ from otus_core.native import CoreError, check, ffi, lib, text
 
 TUNNELS: Final = ("none", "vxlan", "gre", "erspan", "geneve", "ipip", "gtpu", "tzsp")
 LATENCY_STAGES: Final = ("decode", "parse", "process", "encode", "capture")
+
+# Octets from which on a batch's memory is given away instead of copied: a small
+# batch in a large block would hold more than it counts for.
+WORTH_GIVING: Final = 1 << 20
+# Blocks that wait for the next batches: one being encoded, one being sent.
+MAX_SPARE: Final = 2
 
 
 class Output(IntFlag):
@@ -370,6 +378,7 @@ class Pipeline:
         self._handle: Any = out[0]
         self._batch = lib.otus_pipeline_batch(self._handle)
         self._next_stage = ffi.new("uint32_t *")
+        self._spare: deque[Any] = deque(maxlen=MAX_SPARE)
         self._label_names: list[str] = []
         self._last: tuple[dict[str, dict[str, int]], CaptureStats, dict[str, Latency]] | None = None
 
@@ -418,6 +427,35 @@ class Pipeline:
             self._envelope,
             self.label_names(),
         )
+
+    def hand_over(self) -> Batch:
+        """Give the batch in hand away, which is empty then.
+
+        Raises:
+            CoreError: out of memory; the batch stays.
+
+        Lifetime: a large batch takes its memory along, which comes back for another one
+            when nothing refers to it any more; a small one is copied.
+        """
+        native = self._batch
+        if native.arena.used < WORTH_GIVING:
+            return self.snapshot()
+        records = native.num_records * ffi.sizeof("struct otus_record")
+        arena = native.max_records * ffi.sizeof("struct otus_record")
+        end = arena + native.arena.used
+        memory = ffi.new("void **", self._take_spare())
+        check(lib.otus_pipeline_exchange(self._handle, memory))
+        owned = ffi.gc(memory[0], partial(_give_back, self._spare))
+        view = memoryview(ffi.buffer(owned, end)).toreadonly()
+        return Batch(view[:records], view[arena:], self._envelope, self.label_names())
+
+    def _take_spare(self) -> Any:
+        try:
+            spare = self._spare.pop()
+        except IndexError:
+            return ffi.NULL
+        ffi.gc(spare, None)  # not to be freed when this is forgotten
+        return spare
 
     def label_names(self) -> list[str]:
         """Return the label names by id; the list only ever grows."""
@@ -535,6 +573,11 @@ class Pipeline:
             self._last = (self._read_counters(), self._read_stats(), self._read_latency())
             handle, self._handle = self._handle, None
             lib.otus_pipeline_close(handle)
+
+
+def _give_back(spare: deque[Any], memory: Any) -> None:
+    """Keep a batch's memory for the next one; what is one too many is freed."""
+    spare.append(ffi.gc(memory, lib.free))
 
 
 def _octets(value: str) -> bytes:

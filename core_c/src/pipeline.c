@@ -99,18 +99,11 @@ static enum otus_status intern_labels(struct otus_pipeline *pipeline,
 
 static enum otus_status take_batch(struct otus_pipeline *pipeline)
 {
-    struct otus_batch *batch = &pipeline->batch;
-    batch->max_records =
-        pipeline->config.max_records ? pipeline->config.max_records : DEFAULT_RECORDS;
-    batch->arena.size =
-        pipeline->config.arena_octets ? pipeline->config.arena_octets : DEFAULT_ARENA;
-    batch->records = calloc(batch->max_records, sizeof *batch->records);
-    batch->arena.base = malloc(batch->arena.size);
-    if (batch->records == NULL || batch->arena.base == NULL)
-        return OTUS_E_NOMEM;
-    pipeline->ingest_limit =
-        pipeline->has_python ? batch->arena.size / INGEST_SHARE : batch->arena.size;
-    return OTUS_OK;
+    const struct otus_pipeline_config *config = &pipeline->config;
+    uint32_t max_records = config->max_records ? config->max_records : DEFAULT_RECORDS;
+    uint32_t octets = config->arena_octets ? config->arena_octets : DEFAULT_ARENA;
+    pipeline->ingest_limit = pipeline->has_python ? octets / INGEST_SHARE : octets;
+    return otus_batch_open(&pipeline->batch, max_records, octets);
 }
 
 static enum otus_status load_exact_filter(struct otus_pipeline *pipeline,
@@ -174,7 +167,6 @@ void otus_pipeline_close(struct otus_pipeline *pipeline)
     otus_streams_free(pipeline->streams);
     otus_decoder_free(pipeline->decoder);
     free(pipeline->batch.records);
-    free(pipeline->batch.arena.base);
     free(pipeline);
 }
 
@@ -491,6 +483,26 @@ void otus_pipeline_label(struct otus_pipeline *pipeline, uint32_t index, struct 
 struct otus_batch *otus_pipeline_batch(struct otus_pipeline *pipeline)
 {
     return &pipeline->batch;
+}
+
+enum otus_status otus_pipeline_exchange(struct otus_pipeline *pipeline, void **memory)
+{
+    struct otus_batch *batch = &pipeline->batch;
+    struct otus_batch next = *batch;
+    if (*memory == NULL) {
+        enum otus_status status = otus_batch_open(&next, batch->max_records, batch->arena.size);
+        if (status != OTUS_OK)
+            return status;
+    } else {
+        size_t arena_at = (size_t)batch->max_records * sizeof(struct otus_record);
+        next.records = *memory;
+        next.arena.base = (uint8_t *)*memory + arena_at;
+    }
+    next.num_records = 0;
+    next.arena.used = 0;
+    *memory = batch->records;
+    *batch = next;
+    return OTUS_OK;
 }
 
 const char *otus_pipeline_label_name(const struct otus_pipeline *pipeline, uint32_t id)

@@ -293,6 +293,39 @@ static void test_python_stages(void)
     free(file);
 }
 
+static void test_memory_is_given_away(void)
+{
+    check_about = "a batch given away stays as it is while the next ones are filled, in turn";
+    struct file *file = new_file();
+    for (int i = 0; i < 6; i++)
+        add_sip(file, i);
+    struct otus_pipeline_config config = default_config();
+    config.max_records = 2;
+    struct otus_pipeline *pipeline = open_over(file, &config);
+    struct otus_batch *batch = otus_pipeline_batch(pipeline);
+    uint32_t next = 0;
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_OK);
+    struct otus_batch first = *batch;
+    void *memory = NULL;
+    CHECK_EQ(otus_pipeline_exchange(pipeline, &memory), OTUS_OK);
+    CHECK(memory == first.records);
+    CHECK_EQ(batch->num_records + batch->arena.used, 0);
+    CHECK_EQ(batch->max_records, 2);
+    CHECK_EQ(batch->arena.size, first.arena.size);
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_OK);
+    check_text(batch, batch->records[0].key, "call-2");
+    check_text(&first, first.records[1].key, "call-1");
+    void *second = memory;
+    CHECK_EQ(otus_pipeline_exchange(pipeline, &second), OTUS_OK);
+    CHECK(batch->records == memory);
+    CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_OK);
+    check_text(batch, batch->records[0].key, "call-4");
+    CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), 6);
+    otus_pipeline_close(pipeline);
+    free(second);
+    free(file);
+}
+
 static void test_bad_stages(void)
 {
     check_about = "a parser behind a processor is refused";
@@ -320,6 +353,7 @@ int main(void)
     test_too_large_for_a_python_parser();
     test_pending_is_counted();
     test_python_stages();
+    test_memory_is_given_away();
     test_bad_stages();
     return check_summary();
 }

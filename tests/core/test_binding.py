@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 
@@ -9,6 +10,7 @@ import pytest
 
 import otus_core
 from otus_core import DropReason, Output, Pipeline, PipelineConfig, Stage, StageKind
+from otus_core.native import ffi
 
 SIP = (
     b"INVITE sip:bob@example.com SIP/2.0\r\n"
@@ -84,6 +86,58 @@ def test_a_batch_outlives_its_pipeline() -> None:
     assert [packet.raw_payload for packet in kept] == [
         SIP.replace(b"4711", b"%04d" % i) for i in range(100)
     ]
+
+
+def many(number: int) -> bytes:
+    """So many INVITEs, each with its number."""
+    return pcap(*[frame(SIP.replace(b"4711", b"%d" % (100000 + i))) for i in range(number)])
+
+
+def test_a_batch_handed_over_outlives_its_pipeline() -> None:
+    """It has memory to itself: the next batches, and the pipeline's end, change nothing."""
+    p = pipeline(many(5000), Stage(StageKind.PARSE_SIP), max_records=2000)
+    kept, ended = [], False
+    while not ended:
+        ended = p.poll(0).ended
+        kept.append(p.hand_over())
+    p.close()
+    assert [len(batch) for batch in kept] == [2000, 2000, 1000]
+    packets = [packet for batch in kept for packet in batch]
+    wanted = [SIP.replace(b"4711", b"%d" % (100000 + i)) for i in range(5000)]
+    assert [packet.raw_payload for packet in packets] == wanted
+    assert packets[-1].src_ip == "10.0.0.1"
+    assert packets[-1].labels["sip.method"] == "INVITE"
+    assert json.loads(kept[1].json(1999))["labels"]["sip.method"] == "INVITE"
+    with pytest.raises(TypeError):
+        kept[0].arena[0] = 0  # type: ignore[index]
+    own = copy.deepcopy(packets[0])
+    del kept, packets
+    assert own.raw_payload == wanted[0]
+
+
+def test_memory_handed_over_comes_back_when_nothing_refers_to_it() -> None:
+    """A packet that is kept keeps it; two blocks wait for the next batches, no more."""
+
+    def address(batch: otus_core.Batch) -> int:
+        assert isinstance(batch.records, memoryview)
+        return int(ffi.cast("uintptr_t", ffi.from_buffer(batch.records)))
+
+    def next_batch() -> otus_core.Batch:
+        p.poll(0)
+        return p.hand_over()
+
+    p = pipeline(many(16000), Stage(StageKind.PARSE_SIP), max_records=2000)
+    batch = next_batch()
+    first, packet = address(batch), batch.packet(7)
+    del batch
+    assert address(next_batch()) != first
+    assert address(next_batch()) != first
+    del packet
+    assert first in [address(next_batch()), address(next_batch())]
+    kept = [next_batch(), next_batch(), next_batch()]
+    del kept
+    assert len(p._spare) == 2
+    p.close()
 
 
 def test_a_retransmission_over_udp_is_reported_again() -> None:

@@ -48,4 +48,9 @@ struct otus_batch {
     struct otus_arena arena;
 };
 
+/* Takes one block of memory for records and arena, which begins at out_batch->records
+ * and is freed with free(). OTUS_E_NOMEM leaves the batch without any. */
+OTUS_MUST_CHECK enum otus_status otus_batch_open(struct otus_batch *out_batch, uint32_t max_records,
+                                                 uint32_t arena_octets);
+
 #endif

@@ -126,6 +126,13 @@ OTUS_MUST_CHECK enum otus_status otus_pipeline_resume(struct otus_pipeline *pipe
 
 struct otus_batch *otus_pipeline_batch(struct otus_pipeline *pipeline);
 
+/* Gives the memory of the batch in hand away, as otus_batch_open() took it, and
+ * goes on with an empty batch: in *memory, which an earlier call has given, or in new
+ * memory where that is NULL. Returns OTUS_E_NOMEM where there is none, and the batch
+ * then stays. The new owner calls free(). */
+OTUS_MUST_CHECK enum otus_status otus_pipeline_exchange(struct otus_pipeline *pipeline,
+                                                        void **memory);
+
 /* What Python stages say of the batch in hand, between poll() and resume(). */
 
 /* Drops the records whose octet in keep is 0 and counts them under reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import mmap
 from array import array
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -22,6 +23,9 @@ Part = tuple["Batch", Sequence[int] | None]
 """A batch, and the positions in it that are meant, in this order; None for all."""
 
 
+Room = bytearray | mmap.mmap
+"""Memory to write to."""
+
 _VALUES = ("json", "protobuf", "raw")  # as enum otus_kafka_value numbers them
 _ENVELOPE = ("task_id", "agent_id", "pipeline_id")
 
@@ -34,7 +38,7 @@ def kafka_sections(
     header_labels: Sequence[str] = ("*",),
     max_octets: int = 1_000_000,
     max_message_octets: int = 1_000_000,
-    room: Callable[[int], bytearray] = bytearray,
+    room: Callable[[int], Room] = bytearray,
 ) -> tuple[list[KafkaSection], list[tuple[int, int]]]:
     """Encode records of several batches as Kafka stores them, by partition.
 
@@ -94,7 +98,7 @@ def _fill(
 
 
 def _encode(
-    from_: Any, counts: Sequence[int], parts: Sequence[Part], room: Callable[[int], bytearray]
+    from_: Any, counts: Sequence[int], parts: Sequence[Part], room: Callable[[int], Room]
 ) -> tuple[list[KafkaSection], list[tuple[int, int]]]:
     count = sum(counts)
     if not count:

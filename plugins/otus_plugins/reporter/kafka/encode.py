@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import mmap
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -27,6 +29,7 @@ MAX_GROWTH = 8.0
 MAX_SECTION = 1 << 30
 # What batches of the core have, and no others.
 CORE_METHOD = "kafka_sections"
+_LARGE_PAGE = 2 << 20
 _NS_PER_MS = 1_000_000
 _CUT = {"json": oversize.cut_json, "protobuf": oversize.cut_protobuf, "raw": oversize.cut_raw}
 
@@ -41,7 +44,7 @@ class Encoder:
         self._config = config
         self._compress = compressor(config.compression, config.compression_level)
         self._label_headers = header_filter(config.header_labels)
-        self._memory = bytearray()
+        self._memory: mmap.mmap | bytes = b""
         self._growth = 1.0
         self.truncated = 0
         self._cut = _CUT[config.value]
@@ -118,11 +121,14 @@ class Encoder:
             packed, codec = bytes(section.octets), "none"
         return FinishedBatch(section, packed, codec)
 
-    def _room(self, octets: int) -> bytearray:
-        """The same memory again: fresh pages would cost more than the encoding."""
+    def _room(self, octets: int) -> mmap.mmap:
+        """The same memory again, in large pages: fresh ones would cost more than the encoding."""
         if len(self._memory) < octets:
-            self._memory = bytearray(octets)
-        return self._memory
+            whole = -(-octets // _LARGE_PAGE) * _LARGE_PAGE
+            self._memory = mmap.mmap(-1, whole, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            with contextlib.suppress(OSError):  # a kernel may have none
+                self._memory.madvise(mmap.MADV_HUGEPAGE)
+        return self._memory  # type: ignore[return-value]
 
     def _add(
         self,

@@ -116,9 +116,8 @@ static void test_paced(void)
         (struct otus_file_config){.fd = ends[0], .timing = OTUS_TIMING_PACED, .speed = 2.0});
     uint64_t start = now_ms();
     CHECK_EQ(next(capture, 1000, OTUS_OK), 1);
-    CHECK_EQ(next(capture, 1, OTUS_E_AGAIN), 0);
     enum otus_status status = OTUS_E_AGAIN;
-    while (status == OTUS_E_AGAIN && now_ms() - start < 20000)
+    while (status == OTUS_E_AGAIN && now_ms() - start < 120000)
         status = otus_capture_next(capture, frames, &num, 8, 1000);
     CHECK_EQ(status, OTUS_OK);
     CHECK_EQ(num, 1);

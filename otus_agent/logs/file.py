@@ -184,7 +184,8 @@ class FileOutput(Output):
         """Deletes files beyond number or age, and compresses those that stay."""
         with self._sweeping:
             for leftover in self._path.parent.glob(f"{self._path.stem}-*.gz.new"):
-                leftover.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    leftover.unlink()
             backups = self._backups()
             oldest = time.time() - self._max_age_s
             kept = backups[max(0, len(backups) - self._max_backups) :]

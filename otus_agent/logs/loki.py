@@ -85,19 +85,22 @@ class LokiOutput(Output):
                 len(batch) >= self._batch_size or time.monotonic() >= flush_at or self._closing
             )
             if is_due:
-                self._push(batch)
+                try:
+                    self._push(batch)
+                except Exception:  # noqa: BLE001 the log can't log its own trouble
+                    self._count("dropped_error", len(batch))
                 batch = []
             elif self._closing and not taken:
                 return
 
     def _push(self, batch: list[Entry]) -> None:
-        """Sends a batch until Loki has it, refuses it for good, or the time is up."""
+        """Sends a batch until Loki has it, refuses it for good, or the time is up.
+
+        Raises:
+            Exception: it can't be told in JSON, or no request can be made of it.
+        """
         backoff = FIRST_BACKOFF_S
-        try:
-            body = self._encode(batch)
-        except Exception:  # noqa: BLE001 a batch that can't be told in JSON
-            self._count("dropped_error", len(batch))
-            return
+        body = self._encode(batch)
         while True:
             outcome, pause = self._attempt(body)
             if outcome != "retry":

@@ -281,6 +281,15 @@ def test_what_a_killed_process_left_behind_is_tidied_up(tmp_path: Path) -> None:
     assert second.endswith("tests: next")
 
 
+def test_what_can_not_be_tidied_up_stays(tmp_path: Path) -> None:
+    """A leftover that can't be deleted kept the daemon from starting."""
+    (tmp_path / "otus-20260101T000000.000001Z.log.gz.new").mkdir()
+    output = file_output(tmp_path)
+    output.put(entry("next"))
+    close(output)
+    assert (tmp_path / "otus.log").read_text().endswith("tests: next\n")
+
+
 def test_files_older_than_allowed_go_and_an_old_current_one_is_set_aside(tmp_path: Path) -> None:
     ancient = tmp_path / "otus-20200101T000000.000000Z.log"
     ancient.write_text("x\n")
@@ -507,6 +516,16 @@ def test_pushing_does_not_feed_on_its_own_lines(
     assert log.flush(120)
     wait_until(lambda: len(loki.entries) >= 1)
     assert [json.loads(line)["event"] for line in loki.lines()] == ["mine"]
+
+
+def test_what_can_not_be_sent_at_all_is_counted_and_ends_nothing(
+    logs: Callable[..., Logs], loki: LokiServer
+) -> None:
+    """A tenant that no header can hold ended the thread: nothing was sent or counted any more."""
+    log = logs(outputs=[to_loki(loki, tenant="Mieter-\u20ac")])
+    for number in (1, 2):
+        get_logger("tests").info("x")
+        wait_until(lambda n=number: log.stats()[f"loki {loki.url}"]["dropped_error"] == n)
 
 
 def test_close_sends_what_waits_and_is_safe_twice(

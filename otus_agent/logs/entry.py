@@ -113,17 +113,19 @@ def render_text(entry: Entry) -> bytes:
     """One line for people; only a traceback takes further lines."""
     line = f"{timestamp(entry.time_ns)} {entry.level:<5} {entry.logger}: {one_line(entry)}"
     if entry.exception:
-        line += "\n  " + entry.exception.replace("\n", "\n  ")
+        line += "".join(f"\n  {_harmless(part)}" for part in entry.exception.split("\n"))
     return line.encode("utf-8", "backslashreplace")
 
 
 def one_line(entry: Entry) -> str:
     """The event and its fields: ``task failed task=a reason="no such file"``."""
     fields = "".join(f" {key}={_quoted(value)}" for key, value in entry.fields.items())
-    # A packet or a client must not be able to forge a line.
-    return _CONTROL.sub(
-        lambda match: match[0].encode("unicode_escape").decode("ascii"), entry.event + fields
-    )
+    return _harmless(entry.event + fields)
+
+
+def _harmless(text: str) -> str:
+    # A packet or a client must not be able to forge a line, or to steer a terminal.
+    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def _quoted(value: Any) -> str:

@@ -133,6 +133,18 @@ def test_whatever_is_logged_stays_on_one_line(event: str, fields: dict[str, Any]
     assert json.loads(render_json(entry(event)))["event"] == event
 
 
+def test_a_traceback_forges_no_line_and_steers_no_terminal() -> None:
+    """What a plugin raises may quote a packet."""
+    told = "Traceback:\n  File x\nValueError: \x1b[2J\rforged\x85\u2028line"
+    one = Entry(1_795_510_213_218_227_000, "error", "tests", "event", {}, told)
+    lines = render_text(one).decode().splitlines()
+    assert lines[1:] == [
+        "  Traceback:",
+        "    File x",
+        "  ValueError: \\x1b[2J\\rforged\\x85\\u2028line",
+    ]
+
+
 def test_odd_values_are_told_all_the_same() -> None:
     odd = entry("\ud800", big=1 << 70, level="mine", nested={"a": [1]})
     document = json.loads(render_json(odd))

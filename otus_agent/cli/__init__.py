@@ -148,6 +148,8 @@ def _explain(error: Exception) -> int:
 
 
 def _tell(lines: list[str], exit_code: int) -> int:
+    from otus_agent.cli.render import printable
+
     for line in lines:
-        print(f"otus: {line}", file=sys.stderr)
+        print(f"otus: {printable(line)}", file=sys.stderr)
     return exit_code

@@ -113,6 +113,13 @@ def test_wrong_usage_is_one_line_and_2(run: Run, args: list[str], message: str) 
     assert message in err
 
 
+def test_an_error_steers_no_terminal(run: Run) -> None:
+    """It may quote a plugin, which may quote a packet."""
+    code, _, err = run("run", "-f", "/nowhere/\x1b[2J\r.json")
+    assert code == 5
+    assert err == "otus: /nowhere/\ufffd[2J\ufffd.json: can't be read: No such file or directory\n"
+
+
 @pytest.mark.parametrize("args", [["status"], ["task", "list"], ["stop"], ["top"], ["reload"]])
 def test_without_a_daemon_it_is_one_line_and_3(run: Run, args: list[str], tmp_path: Path) -> None:
     code, _, err = run("--socket", str(tmp_path / "none.sock"), *args)

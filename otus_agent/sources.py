@@ -233,14 +233,13 @@ class FileSource:
         """Nothing: the core reads by itself."""
 
     def stop(self) -> None:
-        """Ends the thread that decompresses."""
-        if self._feed is not None and (error := self._feed.finish()):
-            self._errors.append(error)
-            self._feed = None
+        """Nothing: the thread that decompresses ends with the pipeline that reads from it."""
 
     def error(self) -> str:
         """What was wrong with a compressed file; called once its reader has ended."""
-        self.stop()
+        feed, self._feed = self._feed, None
+        if feed is not None and (error := feed.finish()):
+            self._errors.append(error)
         return "; ".join(self._errors)
 
     def account(self, core: SourceAccount) -> SourceAccount:
@@ -388,11 +387,15 @@ class PipeSink:
         # Counted first: the pipeline may have read the frame before write() is back.
         self.accepted += 1
         written = False
+        key = (packet.if_index, packet.link_type)
+        is_new = key not in self._interfaces
         try:
             written = self._write(self._encode(packet), block=block)
         finally:
             if not written:
                 self.accepted -= 1
+                if is_new:
+                    self._interfaces.pop(key, None)  # nothing told of it
         return written
 
     def _write(self, octets: bytes, *, block: bool) -> bool:
@@ -477,6 +480,8 @@ class PluginSource:
         self.can_wait = bool(getattr(capturer, "can_wait", False))
         self._sink: PipeSink | None = None
         self._error = ""
+        self._stats = CaptureStats()
+        self._told_of_stats = False
         self._thread = threading.Thread(target=self._run, name="otus-capturer", daemon=True)
 
     def open(self) -> list[Iterator[otus_core.Capture]]:
@@ -521,11 +526,7 @@ class PluginSource:
 
     def account(self, core: SourceAccount) -> SourceAccount:
         """The capturer's own account, its losses before the pipe included."""
-        try:
-            stats: CaptureStats = self.capturer.stats()
-        except Exception as error:  # noqa: BLE001 a plugin may raise anything
-            log.error("capturer: stats raised", capturer=self._name, reason=one_line(error))
-            return core
+        stats = self._last_stats()
         accepted = self._sink.accepted if self._sink is not None else 0
         return SourceAccount(
             # The pipe's count is exact; what the capturer says of losses is added.
@@ -536,6 +537,19 @@ class PluginSource:
             left=accepted - core.received if core.ended else 0,
             ended=core.ended,
         )
+
+    def _last_stats(self) -> CaptureStats:
+        """What the capturer says; what it said before, where it says nothing that can be read."""
+        try:
+            stats = self.capturer.stats()
+            if not isinstance(stats, CaptureStats):
+                raise TypeError(f"stats() must give CaptureStats, not {stats!r:.80}")
+            self._stats = stats
+        except Exception as error:  # noqa: BLE001 a plugin may raise anything
+            if not self._told_of_stats:
+                self._told_of_stats = True
+                log.error("capturer: stats raised", capturer=self._name, reason=one_line(error))
+        return self._stats
 
 
 @dataclass(frozen=True, slots=True)

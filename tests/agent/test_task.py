@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import gzip
 import threading
 import time
 from pathlib import Path
@@ -324,6 +325,20 @@ async def test_files_lose_nothing_to_a_slow_reporter(tmp_path: Path) -> None:
     await run_task(task)
     assert len(out.packets) == 300
     assert task.ledger().equation("report[collect]").parts == {"reported": 300}
+
+
+async def test_a_compressed_file_in_its_own_time_can_be_stopped(tmp_path: Path) -> None:
+    """Its decompression waited for a reader that waited for the packets' time, and stop for it."""
+    octets = pcap([udp(sip(body=b"x" * 1000))] * 3_000, gap_ns=3_600 * 10**9)
+    path = write_octets(tmp_path / "slow.pcap.gz", gzip.compress(octets, 1))
+    task, out = make_task("", capture={"type": "pcap", "files": path, "timing": "original"})
+    await task.start()
+    await wait_until_async(lambda: out.packets)
+    async with asyncio.timeout(60):
+        await task.stop(120)
+    assert task.state is TaskState.STOPPED
+    assert task.last_error is None
+    assert task.ledger().balanced
 
 
 async def test_several_files_are_one_run(tmp_path: Path) -> None:

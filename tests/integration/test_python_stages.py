@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import struct
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ import pytest
 
 from frames import CALLER, pcap, response, sip, udp, write_pcap
 from otus_agent.ledger import Ledger
+from otus_agent.sources import PipeSink
 from otus_agent.stages import MAX_GOOD_NAMES, ProcessorStage
 from otus_sdk.errors import ConfigurationInvalid, PacketTooShort
 from otus_sdk.factory import PluginKind
@@ -153,6 +156,54 @@ async def test_python_capturer(capture: str) -> None:
     check(task.ledger())
     line = task.ledger().equation("capture")
     assert (line.total, line.parts["dropped[kernel]"]) == (len(FRAMES) + 2, 2)
+
+
+class ForgetfulCapturer(ListCapturer):
+    """Its stats() raises, or gives what is none."""
+
+    def __init__(self, told: Any) -> None:
+        super().__init__()
+        self._told = told
+
+    def stats(self) -> CaptureStats:
+        if isinstance(self._told, Exception):
+            raise self._told
+        return self._told  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("told", [RuntimeError("not now"), None, {"received": 5}])
+async def test_a_capturer_without_stats_costs_the_ledger_nothing(
+    told: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What came through the pipe is known all the same; it is told once, not with each look."""
+    plugin = factory(PluginKind.CAPTURER, "list", lambda: ForgetfulCapturer(told))
+    task, out = make_task("", plugin, capture={"type": "list"})
+    await run_task(task)
+    assert len(out.packets) == 3
+    check(task.ledger())
+    assert task.ledger().equation("capture").total == len(FRAMES)
+    assert len([line for line in caplog.messages if "stats" in line]) == 1
+
+
+def test_a_frame_of_a_new_interface_that_finds_no_room_is_announced_later() -> None:
+    """Its interface counted as told of: the next frame of it ended the task."""
+    read_fd, write_fd = os.pipe()
+    with os.fdopen(read_fd, "rb", buffering=0) as reader:
+        sink = PipeSink(write_fd)
+        while sink.put([RawPacket(b"x" * 1000, 1, if_index=1)], block=False):
+            pass
+        assert sink.put([RawPacket(b"n" * 1000, 2, if_index=2)], block=False) == 0
+        octets = reader.read(1 << 20)
+        assert sink.put([RawPacket(b"n" * 1000, 3, if_index=2)], block=False) == 1
+        sink.close()
+        octets += reader.read(1 << 20)
+    kinds = []
+    while octets:
+        kind, length, interface = struct.unpack_from("=III", octets)
+        kinds.append((kind, interface if kind == 6 else None))
+        octets = octets[length:]
+    assert kinds[1:3] == [(1, None), (6, 0)]
+    assert kinds[-2:] == [(1, None), (6, 1)]
 
 
 async def test_per_packet_reporter(capture: str) -> None:

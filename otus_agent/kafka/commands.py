@@ -53,6 +53,10 @@ Dispatch = Callable[[str, Mapping[str, Any], str], Awaitable[Any]]
 """Runs a command: name, parameters, and who sent it. Raises OtusError."""
 
 _POLL_S = 0.2
+# How long brokers let the partitions of a command in hand stay where they are, once another
+# member joins its group. The session's ten seconds, aiokafka's default, are short for one that
+# flushes reporters; who has died is out of the group by its session all the same.
+REBALANCE_TIMEOUT_S = 300.0
 
 
 class CommandDoor:
@@ -154,6 +158,7 @@ class CommandDoor:
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             metadata_max_age_ms=30_000,
+            rebalance_timeout_ms=int(REBALANCE_TIMEOUT_S * 1000),
             max_partition_fetch_bytes=max(1 << 20, self._kafka.max_command_octets + 4096),
             **settings,
         )

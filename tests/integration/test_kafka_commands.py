@@ -85,6 +85,10 @@ async def test_a_rebalance_neither_doubles_nor_loses_a_command(
     async with AsyncExitStack() as stack:
         first = await stack.enter_async_context(member(kafka, 1, tmp_path))
         await wait_until_async(lambda: first.partitions == PARTITIONS)
+        # A command of more than ten seconds was run by both: the brokers did not wait for it.
+        consumer = first.door._consumer
+        assert consumer is not None
+        assert consumer._rebalance_timeout_ms >= 300_000
         names = produce("alone", 8)
         await wait_until_async(lambda: len(first.ran) == 8)
         names += produce("hold", 1)

@@ -148,8 +148,7 @@ class EventPublisher:
         loop = asyncio.get_running_loop()
         while True:
             while self._queue:
-                await self._send(producer, self._queue[0])
-                self._queue.popleft()
+                await self._send_first(producer)
             if self._stopping.is_set():
                 return
             if loop.time() >= self._next_heartbeat:
@@ -158,6 +157,18 @@ class EventPublisher:
             self._wake.clear()
             if not self._queue:
                 await wait_for_event(self._wake, max(0.0, self._next_heartbeat - loop.time()))
+
+    async def _send_first(self, producer: AIOKafkaProducer) -> None:
+        """Sends the oldest that is queued; one that does not get through is the oldest again."""
+        event = self._queue.popleft()
+        try:
+            await self._send(producer, event)
+        except BaseException:
+            if len(self._queue) < _MAX_QUEUED:
+                self._queue.appendleft(event)
+            else:
+                self.dropped += 1
+            raise
 
     async def _send(self, producer: AIOKafkaProducer, event: Mapping[str, Any]) -> None:
         value = json.dumps(event, ensure_ascii=False, default=str).encode("utf-8", "replace")

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from aiokafka.errors import TopicAuthorizationFailedError
+from aiokafka.errors import KafkaConnectionError, TopicAuthorizationFailedError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otus_agent.cli.fleet import _show_agents, _show_outcome
 from otus_agent.config.kafka import KafkaConfig
 from otus_agent.kafka import fleet as fleet_module
+from otus_agent.kafka.events import EventPublisher
 from otus_agent.kafka.fleet import (
     AgentView,
     BrokersUnreachable,
@@ -139,6 +140,33 @@ async def test_an_agent_is_as_old_as_it_was_when_reading_began(
     client = FleetClient(KAFKA, clock=lambda: now)
     monkeypatch.setattr(client, "_reading", reading)
     assert (await client.agents())["a"].state == "alive"
+
+
+async def test_a_full_queue_of_events_loses_its_oldest_and_no_other() -> None:
+    """One that came while another was on its way cost a third, and nobody counted it."""
+    publisher = EventPublisher(KAFKA, agent_id="a", snapshot=dict)
+    sent: list[int] = []
+
+    class Producer:
+        async def send_and_wait(self, _topic: str, value: bytes, _key: bytes) -> None:
+            if len(sent) == 1 and publisher.dropped == 0:
+                publisher.publish("x", number=1_001)
+                publisher.publish("x", number=1_002)
+                raise KafkaConnectionError
+            sent.append(json.loads(value)["number"])
+            if len(sent) == 1:
+                publisher.publish("x", number=1_000)
+
+    for number in range(1_000):
+        publisher.publish("x", number=number)
+    publisher._stopping.set()
+    with pytest.raises(KafkaConnectionError):
+        await publisher._send_all(Producer())
+    await publisher._send_all(Producer())
+    # 0 went out, and 1,000 took its place; while 1 was on its way, 1,002 took that of 2,
+    # and when it came back there was none for 1.
+    assert sent == [0, *range(3, 1_003)]
+    assert (publisher.sent, publisher.dropped) == (1_001, 2)
 
 
 async def test_a_topic_that_can_not_be_read_is_told_in_one_line(

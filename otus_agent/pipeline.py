@@ -329,7 +329,7 @@ class PipelineWorker:
         return add_counters([self._finished.counters, self._published])
 
     def source(self) -> SourceAccount:
-        """What the source says of itself now."""
+        """What the source says of itself now; call it `at_rest`."""
         finished, core = self._finished.source, self._core
         if core is None:
             return finished

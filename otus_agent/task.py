@@ -473,16 +473,26 @@ class Task:
 
     def ledger(self) -> Ledger:
         """Every packet so far and what became of it, all of one moment."""
-        with contextlib.ExitStack() as held:
-            for worker in self.workers:
-                held.enter_context(worker.at_rest())
+        with self._at_rest():
             counters = add_counters(worker.counters() for worker in self.workers)
             accounts = [delivery.account() for delivery in self.deliveries]
-            source = self.source_account()
+            source = self._source_account()
         return make_ledger(self.id, source, counters, accounts)
 
     def source_account(self) -> SourceAccount:
         """What the source says of itself, all pipelines together."""
+        with self._at_rest():
+            return self._source_account()
+
+    @contextlib.contextmanager
+    def _at_rest(self) -> Iterator[None]:
+        """While no pipeline hands over, or goes on from one file to the next."""
+        with contextlib.ExitStack() as held:
+            for worker in self.workers:
+                held.enter_context(worker.at_rest())
+            yield
+
+    def _source_account(self) -> SourceAccount:
         accounts = [worker.source() for worker in self.workers]
         total = sum(accounts, SourceAccount(ended=True))
         # The interface's figure is the same for every socket on it.

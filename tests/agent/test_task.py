@@ -245,6 +245,24 @@ async def test_a_plugin_that_never_returns_is_told(capture: str) -> None:
     await wait_until_async(task.workers[0].ended.is_set)
 
 
+async def test_the_source_is_asked_between_hand_overs(capture: str) -> None:
+    """Asked while one file is closed and the next is not open, it had captured less than before."""
+    task, _ = make_task(capture)
+    await run_task(task)
+    done = threading.Event()
+
+    def ask() -> None:
+        assert task.source_account().received == 20
+        done.set()
+
+    asking = threading.Thread(target=ask)
+    with task.workers[0].at_rest():
+        asking.start()
+        assert not done.wait(0.1)
+    await asyncio.to_thread(asking.join)
+    assert done.is_set()
+
+
 async def test_a_slow_plugin_is_quarantined(capture: str) -> None:
     """Three batches in a row above the time budget, and the plugin is bypassed."""
 

@@ -32,6 +32,7 @@ from otus_agent.config.metrics import MetricsConfig
 from otus_agent.registry import PluginRegistry
 from otus_agent.telemetry import Telemetry
 from otus_agent.telemetry import endpoint as endpoint_module
+from otus_agent.telemetry import telemetry as telemetry_module
 from otus_agent.telemetry.endpoint import Endpoint
 from otus_agent.telemetry.metrics import METRICS, Kind
 from otus_sdk.errors import OtusError
@@ -40,6 +41,15 @@ from otus_sdk.model import CaptureStats, RawPacket
 from otus_sdk.protocols import PacketSink
 from tasks import Plugin
 from waiting import wait_until_async
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ends are of this process: when the machine stalls it, nobody is to be cut off."""
+    monkeypatch.setattr(endpoint_module, "REQUEST_TIMEOUT_S", 120.0)
+    monkeypatch.setattr(endpoint_module._Handler, "timeout", 120.0)
+    monkeypatch.setattr(telemetry_module, "LOOP_TIMEOUT_S", 120.0)
+
 
 Samples = dict[str, dict[frozenset[tuple[str, str]], float]]
 

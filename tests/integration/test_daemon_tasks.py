@@ -164,7 +164,7 @@ def test_metrics_and_health_are_served_and_survive_a_reload(tmp_path: Path) -> N
             tmp_path, metrics={"enabled": True, "listen": f"127.0.0.1:{port}", "path": "/other"}
         )
         assert ok(daemon.call("reload", deadline_s=60))["applied"] == ["metrics.path"]
-        assert scrape("/other")
+        wait_until(lambda: scrape("/other"))
         assert not scrape("/metrics")
         # An address that is taken leaves the endpoint that is there.
         with socket.socket() as taken:
@@ -174,7 +174,7 @@ def test_metrics_and_health_are_served_and_survive_a_reload(tmp_path: Path) -> N
             write_config(tmp_path, metrics={"enabled": True, "listen": address})
             answer = ok(daemon.call("reload", deadline_s=60))
             assert "metrics" in answer["failed"]
-        assert scrape("/other")
+        wait_until(lambda: scrape("/other"))
         assert daemon.stop() == 0
 
 

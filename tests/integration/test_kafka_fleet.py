@@ -20,6 +20,7 @@ from integration.consuming import create_topic, read, write
 from kafka_broker.broker import Broker
 from kafka_broker.proxy import Proxy
 from otus_agent.config.kafka import KafkaConfig
+from otus_agent.kafka import fleet as fleet_module
 from otus_agent.kafka.fleet import FleetClient, Outcome
 from otus_agent.kafka.signing import generate_keypair, load_signer
 from waiting import DEADLINE_S, wait_until, wait_until_async
@@ -143,6 +144,12 @@ def _make_fleet(broker: Broker, proxy: Proxy, folder: Path) -> Fleet:
         agents.append(AgentProcess(agent_id, own / "config.json", own / "runs", own / "log"))
     kafka = KafkaConfig.model_validate({**common, "brokers": [broker.bootstrap]})
     return Fleet(agents, kafka, folder, broker, proxy)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator is told after ten seconds that no broker answers; a busy machine may need more."""
+    monkeypatch.setattr(fleet_module, "REQUEST_TIMEOUT_S", DEADLINE_S)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import pytest
 
 from integration.test_kafka_fleet import (
     Fleet,
+    _patience,
     _running,
     client,
     fleet,
@@ -23,7 +24,7 @@ from otus_agent.kafka.fleet import FleetClient
 from waiting import wait_until_async
 
 pytestmark = pytest.mark.kafka
-__all__ = ["_running", "client", "fleet"]
+__all__ = ["_patience", "_running", "client", "fleet"]
 
 
 def otus(*arguments: str) -> tuple[int, str, str]:

@@ -41,7 +41,7 @@ from otus_sdk.testing.samples import record_json, sample_packets, sample_records
 
 __all__ = ["PluginConformance"]
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 60.0
 _TRAFFIC_ERRORS = (PacketTooShort, UnsupportedProtocol)
 _FORMS: Mapping[PluginKind, tuple[type, ...]] = {
     PluginKind.CAPTURER: (Capturer,),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,19 @@ from otus_agent.config.loading import key_paths
 
 
 @pytest.fixture(scope="module")
-def generator(root: Path) -> types.ModuleType:
+def generator(root: Path) -> Iterator[types.ModuleType]:
     spec = importlib.util.spec_from_file_location(
         "generate_reference", root / "docs" / "reference" / "generate.py"
     )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    for name in [name for name in os.environ if name.startswith("OTUS_")]:
-        del os.environ[name]
-    spec.loader.exec_module(module)
-    return module
+    with pytest.MonkeyPatch.context() as patch:
+        # Defaults that come from the environment are no defaults; the next tests need it again.
+        for name in [name for name in os.environ if name.startswith("OTUS_")]:
+            patch.delenv(name)
+        spec.loader.exec_module(module)
+        yield module
 
 
 @pytest.mark.parametrize("page", ["configuration.md", "cli.md", "rpc.md"])

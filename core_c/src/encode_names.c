@@ -41,7 +41,10 @@ const char *encode_anomaly_name(uint32_t id)
 
 bool encode_carries_rtp(const uint8_t *protocol, uint32_t len)
 {
-    return len >= 3 && memmem(protocol, len, "RTP", 3) != NULL;
+    for (uint32_t i = 0; i + 3 <= len; i++)
+        if (memcmp(protocol + i, "RTP", 3) == 0)
+            return true;
+    return false;
 }
 
 const char *encode_direction(uint32_t direction)

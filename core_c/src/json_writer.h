@@ -9,9 +9,9 @@
  * - literals ask nothing: between two strings or numbers there are far fewer than
  *   JSON_SLACK octets of them.
  *
- * Strings are copied JSON_STEP octets at a time, and each step finds in the copy
- * what needs an escape. A step writes and reads whole vectors: up to JSON_STEP
- * octets behind a string are read, and never used.
+ * Strings are copied JSON_STEP octets at a time, and each step finds what needs an
+ * escape. A step writes and reads whole vectors: up to JSON_STEP octets behind a
+ * string are read, and never used.
  *
  * This file and those that build on it (json_sip.h, json_sdp.h, json_record.h) are
  * compiled once for each vector unit: see json_form.h. */
@@ -25,23 +25,30 @@
 
 #if defined(JSON_AVX2)
 #include <immintrin.h>
+enum { JSON_STEP = 32, JSON_BITS = 1 };
+typedef uint32_t json_mask;
 #elif defined(__SSE2__) && !defined(JSON_PORTABLE)
 #include <emmintrin.h>
 #define JSON_SSE2 1
+enum { JSON_STEP = 16, JSON_BITS = 1 };
+typedef uint32_t json_mask;
 #elif defined(__ARM_NEON) && defined(__aarch64__) && !defined(JSON_PORTABLE)
 #include <arm_neon.h>
 #define JSON_NEON 1
+enum { JSON_STEP = 16, JSON_BITS = 4 };
+typedef uint64_t json_mask;
+#else
+enum { JSON_STEP = 8, JSON_BITS = 8 };
+typedef uint64_t json_mask;
 #endif
 
-/* Copies JSON_STEP octets and returns how many of them, from the first on, can
- * stand in a JSON string as they are. The others are those below 0x20, '"', '\\'
- * and all above 0x7f, whose UTF-8 is to be checked. */
-static inline uint32_t json_copy(uint8_t *out, const uint8_t *at);
+/* Copies JSON_STEP octets and returns which of them can't stand in a JSON string as they are:
+ * those below 0x20, '"', '\\' and all above 0x7f, whose UTF-8 is to be checked. Each has one
+ * bit, JSON_BITS * its index plus a constant below JSON_BITS. */
+static inline json_mask json_copy(uint8_t *out, const uint8_t *at);
 
 #if defined(JSON_AVX2)
-enum { JSON_STEP = 32 };
-
-static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
+static inline json_mask json_copy(uint8_t *out, const uint8_t *at)
 {
     __m256i octets, allowed, quote, backslash;
     memcpy(&octets, at, sizeof octets);
@@ -54,12 +61,10 @@ static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
     __m256i bad = _mm256_subs_epi8(octets, allowed);
     bad = _mm256_or_si256(bad, _mm256_cmpeq_epi8(octets, quote));
     bad = _mm256_or_si256(bad, _mm256_cmpeq_epi8(octets, backslash));
-    return _tzcnt_u32((uint32_t)_mm256_movemask_epi8(bad));
+    return (uint32_t)_mm256_movemask_epi8(bad);
 }
 #elif defined(JSON_SSE2)
-enum { JSON_STEP = 16 };
-
-static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
+static inline json_mask json_copy(uint8_t *out, const uint8_t *at)
 {
     __m128i octets;
     memcpy(&octets, at, sizeof octets);
@@ -68,12 +73,10 @@ static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
     __m128i bad = _mm_cmplt_epi8(octets, _mm_set1_epi8(0x20));
     bad = _mm_or_si128(bad, _mm_cmpeq_epi8(octets, _mm_set1_epi8('"')));
     bad = _mm_or_si128(bad, _mm_cmpeq_epi8(octets, _mm_set1_epi8('\\')));
-    return (uint32_t)__builtin_ctz((uint32_t)_mm_movemask_epi8(bad) | 1u << JSON_STEP);
+    return (uint32_t)_mm_movemask_epi8(bad);
 }
 #elif defined(JSON_NEON)
-enum { JSON_STEP = 16 };
-
-static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
+static inline json_mask json_copy(uint8_t *out, const uint8_t *at)
 {
     uint8x16_t octets = vld1q_u8(at);
     vst1q_u8(out, octets);
@@ -82,13 +85,10 @@ static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
     bad = vorrq_u8(bad, vceqq_u8(octets, vdupq_n_u8('\\')));
     /* Four bits an octet: the nearest thing to a movemask. */
     uint8x8_t nibbles = vshrn_n_u16(vreinterpretq_u16_u8(bad), 4);
-    uint64_t mask = vget_lane_u64(vreinterpret_u64_u8(nibbles), 0);
-    return mask == 0 ? JSON_STEP : (uint32_t)__builtin_ctzll(mask) / 4;
+    return vget_lane_u64(vreinterpret_u64_u8(nibbles), 0) & 0x1111111111111111u;
 }
 #else
-enum { JSON_STEP = 8 };
-
-static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
+static inline json_mask json_copy(uint8_t *out, const uint8_t *at)
 {
     const uint64_t ones = 0x0101010101010101u;
     const uint64_t tops = 0x8080808080808080u;
@@ -103,42 +103,112 @@ static inline uint32_t json_copy(uint8_t *out, const uint8_t *at)
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
     bad = __builtin_bswap64(bad);
 #endif
-    return bad == 0 ? JSON_STEP : (uint32_t)__builtin_ctzll(bad) / 8;
+    return bad;
 }
 #endif
+
+/* How many octets there are before the first marked one: JSON_STEP where none is. */
+static inline uint32_t json_clean(json_mask bad)
+{
+#if defined(JSON_AVX2)
+    return _tzcnt_u32(bad);
+#else
+    return bad == 0 ? JSON_STEP : (uint32_t)__builtin_ctzll(bad) / JSON_BITS;
+#endif
+}
+
+/* The bits of the first len octets of a step, 1 to JSON_STEP. */
+static inline json_mask json_below(uint32_t len)
+{
+    return (json_mask)-1 >> (8 * sizeof(json_mask) - len * JSON_BITS);
+}
 
 static_assert((int)JSON_STEP <= (int)OTUS_ENCODE_BEHIND,
               "what callers keep readable behind a string");
 
-/* The rest of a string, from the first octet that can't stay as it is. */
+static inline void json_move32(uint8_t *out, const void *from)
+{
+#if defined(JSON_AVX2)
+    __m256i octets; /* memcpy() would take halves */
+    memcpy(&octets, from, sizeof octets);
+    memcpy(out, &octets, sizeof octets);
+#else
+    memcpy(out, from, 32);
+#endif
+}
+
+/* JSON_STEP octets as they are. */
+static inline void json_move(uint8_t *out, const uint8_t *from)
+{
+    if (JSON_STEP == 32)
+        json_move32(out, from);
+    else
+        memcpy(out, from, JSON_STEP);
+}
+
+/* One step of len octets with bad ones among them, which are given. What is between them is
+ * copied without a look at it, so that nothing waits for what was found before. Moves *from on
+ * by len, or to an octet that is for json_escape_one(). */
+static inline uint8_t *json_escape_step(uint8_t *at, const uint8_t **from, uint32_t len,
+                                        json_mask bad)
+{
+    const uint8_t *octets = *from;
+    uint32_t done = 0;
+    do {
+        uint32_t next = json_clean(bad);
+        bad &= bad - 1;
+        json_move(at, octets + done);
+        at += next - done;
+        done = next + 1;
+        uint8_t octet = octets[next];
+        if (octet == '\r' && done < len && octets[done] == '\n') {
+            /* Line ends come in pairs, and bodies are full of them. */
+            memcpy(at, "\\r\\n", 4);
+            at += 4;
+            done++;
+            bad &= bad - 1;
+        } else if (octet == '"' || octet == '\\') {
+            at[0] = '\\';
+            at[1] = octet;
+            at += 2;
+        } else {
+            *from = octets + next;
+            return at;
+        }
+    } while (bad != 0);
+    json_move(at, octets + done);
+    *from = octets + len;
+    return at + (len - done);
+}
+
+/* A string that needs escapes or more than its first steps. */
 static __attribute__((noinline)) uint8_t *json_escape(uint8_t *at, uint8_t *end,
                                                       const uint8_t *from, uint32_t len)
 {
     const uint8_t *stop = from + len;
     while (OTUS_LIKELY(at < end)) {
-        uint32_t clean = json_copy(at, from);
+        json_mask bad = json_copy(at, from);
         uint32_t left = (uint32_t)(stop - from);
-        if (left <= clean)
-            return at + left;
-        at += clean;
-        from += clean;
-        if (clean == JSON_STEP)
+        uint32_t step = JSON_STEP;
+        if (left <= JSON_STEP) {
+            if (left <= json_clean(bad))
+                return at + left;
+            step = left;
+            bad &= json_below(left);
+        } else if (bad == 0) {
+            at += JSON_STEP;
+            from += JSON_STEP;
             continue;
-        if (from[0] == '\r' && left - clean > 1 && from[1] == '\n') {
-            /* Line ends come in pairs, and bodies are full of them. */
-            memcpy(at, "\\r\\n", 4);
-            at += 4;
-            from += 2;
-        } else if (from[0] == '"' || from[0] == '\\') {
-            at[0] = '\\';
-            at[1] = from[0];
-            at += 2;
-            from += 1;
-        } else {
+        }
+        const uint8_t *step_end = from + step;
+        at = json_escape_step(at, &from, step, bad);
+        if (OTUS_UNLIKELY(from < step_end)) {
             do { /* text of another script is a run of such octets */
                 at = json_escape_one(at, &from, stop);
             } while (from < stop && *from >= 0x80 && at < end);
         }
+        if (from == stop)
+            return at;
     }
     return end;
 }
@@ -160,33 +230,16 @@ static inline __attribute__((always_inline)) uint8_t *json_string(uint8_t *at, u
     if (OTUS_UNLIKELY(at >= end))
         return end;
     json_ask(at);
-    uint32_t clean = json_copy(at, text.at);
+    uint32_t clean = json_clean(json_copy(at, text.at));
     if (OTUS_LIKELY(text.len <= clean))
         return at + text.len;
-    const uint8_t *from = text.at;
-    uint32_t left = text.len;
-    while (OTUS_LIKELY(clean == JSON_STEP)) {
-        at += JSON_STEP;
-        from += JSON_STEP;
-        left -= JSON_STEP;
-        if (OTUS_UNLIKELY(at >= end))
-            return end;
-        clean = json_copy(at, from);
-        if (left <= clean)
-            return at + left;
+    if (clean == JSON_STEP) {
+        clean += json_clean(json_copy(at + JSON_STEP, text.at + JSON_STEP));
+        if (OTUS_LIKELY(text.len <= clean))
+            return at + text.len;
     }
-    return json_escape(at, end, from, left);
-}
-
-static inline void json_move32(uint8_t *out, const void *from)
-{
-#if defined(JSON_AVX2)
-    __m256i octets; /* memcpy() would take halves */
-    memcpy(&octets, from, sizeof octets);
-    memcpy(out, &octets, sizeof octets);
-#else
-    memcpy(out, from, 32);
-#endif
+    uint32_t done = clean / JSON_STEP * JSON_STEP;
+    return json_escape(at + done, end, text.at + done, text.len - done);
 }
 
 /* len octets of a literal that goes on for JSON_PADDING more, so that whole words
@@ -257,13 +310,22 @@ static inline __attribute__((always_inline)) uint8_t *json_name(uint8_t *at, uin
 
 #define JSON_NAME_ITEM(at, end, text) json_name((at), (end), "\"" JSON_PADDING, 1, (text))
 
+/* Aside: in every member it made the record's code twice as long. */
+static __attribute__((noinline)) uint8_t *json_digits(uint8_t *at, uint32_t value)
+{
+    return at + otus_text_u16(at, value);
+}
+
 static inline __attribute__((always_inline)) uint8_t *json_number(uint8_t *at, uint8_t *end,
                                                                   const char *head, size_t head_len,
                                                                   uint32_t value)
 {
     at = at < end ? at : end;
     at = json_put(at, head, head_len);
-    at += otus_text_u16(at, value);
+    if (value < 10)
+        *at++ = (uint8_t)('0' + value);
+    else
+        at = json_digits(at, value);
     *at = ',';
     return at + 1;
 }

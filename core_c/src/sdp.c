@@ -30,17 +30,60 @@ const char *otus_sdp_static_encoding(uint8_t payload_type)
     return payload_type < 35 ? names[payload_type] : NULL;
 }
 
-/* The next word of the value and the single space behind it. */
-static struct otus_span take_word(const struct sdp_reader *reader, struct otus_span *value)
+/* Where the first space of [from, to) is, or to. Words are short: mostly one vector tells. */
+static inline uint32_t find_space(const struct sdp_reader *reader, uint32_t from, uint32_t to)
+{
+    if (OTUS_LIKELY(reader->text.len - from >= OTUS_VECTOR_OCTETS)) {
+        uint32_t first = otus_find_in16(reader->text.octets + from, ' ');
+        if (from + first >= to)
+            return to;
+        if (first < OTUS_VECTOR_OCTETS)
+            return from + first;
+    }
+    return otus_find(reader->text.octets, reader->text.len, from, to, ' ');
+}
+
+/* Moves value behind its first stop - value->off octets, and the spaces there. */
+static inline void move_behind(const struct sdp_reader *reader, struct otus_span *value,
+                               uint32_t stop)
 {
     uint32_t end = value->off + value->len;
-    uint32_t stop = otus_find(reader->text.octets, reader->text.len, value->off, end, ' ');
-    struct otus_span word = {value->off, stop - value->off};
-    uint32_t next = stop;
-    while (next < end && reader->text.octets[next] == ' ')
+    uint32_t next = stop < end ? stop + 1 : end;
+    while (OTUS_UNLIKELY(next < end && reader->text.octets[next] == ' '))
         next++;
     *value = (struct otus_span){next, end - next};
-    return word;
+}
+
+/* The next word of the value and the single space behind it. */
+static inline struct otus_span take_word(const struct sdp_reader *reader, struct otus_span *value)
+{
+    uint32_t from = value->off;
+    uint32_t stop = find_space(reader, from, from + value->len);
+    move_behind(reader, value, stop);
+    return (struct otus_span){from, stop - from};
+}
+
+/* A number up to max, and nothing more. */
+static inline bool read_number(const struct sdp_reader *reader, uint32_t *out_number,
+                               struct otus_span digits, uint32_t max)
+{
+    enum { SAFE_DIGITS = 9 }; /* 10^9 - 1 is below 2^32 */
+    const uint8_t *at = reader->text.octets + digits.off;
+    uint32_t number = 0;
+    if (OTUS_UNLIKELY(digits.len > SAFE_DIGITS)) {
+        uint64_t longer;
+        bool good = otus_sip_parse_number(&longer, reader->text.octets, digits, max);
+        *out_number = good ? (uint32_t)longer : 0;
+        return good;
+    }
+    for (uint32_t i = 0; i < digits.len; i++) {
+        uint32_t digit = (uint32_t)at[i] - '0';
+        if (digit > 9)
+            return false;
+        number = number * 10 + digit;
+    }
+    *out_number = number;
+    return digits.len != 0 && number <= max;
 }
 
 static bool equals(const struct sdp_reader *reader, struct otus_span span, const char *text,
@@ -77,8 +120,8 @@ static bool read_address(const struct sdp_reader *reader, struct otus_span *out_
 
 static bool read_port(const struct sdp_reader *reader, uint16_t *out_port, struct otus_span digits)
 {
-    uint64_t number;
-    if (!otus_sip_parse_number(&number, reader->text.octets, digits, UINT16_MAX))
+    uint32_t number;
+    if (!read_number(reader, &number, digits, UINT16_MAX))
         return false;
     *out_port = (uint16_t)number;
     return true;
@@ -102,8 +145,8 @@ static bool read_formats(struct sdp_reader *reader, struct otus_span value)
     bool good = value.len != 0;
     while (value.len != 0) {
         struct otus_span word = take_word(reader, &value);
-        uint64_t number;
-        if (otus_sip_parse_number(&number, reader->text.octets, word, 127))
+        uint32_t number;
+        if (read_number(reader, &number, word, 127))
             add_codec(reader, (uint8_t)number);
         else if (word.len != 0 && otus_is_digit(reader->text.octets[word.off]))
             good = false;
@@ -150,8 +193,8 @@ static bool read_media(struct sdp_reader *reader, struct otus_span value)
 static bool read_rtpmap(struct sdp_reader *reader, struct otus_span value)
 {
     struct otus_span digits = take_word(reader, &value);
-    uint64_t payload_type;
-    if (!otus_sip_parse_number(&payload_type, reader->text.octets, digits, 127) || value.len == 0)
+    uint32_t payload_type;
+    if (!read_number(reader, &payload_type, digits, 127) || value.len == 0)
         return false;
     if (reader->media == NULL)
         return true;

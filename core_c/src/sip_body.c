@@ -33,8 +33,18 @@ static struct otus_span media_type(struct otus_sip_text text, struct otus_span v
     return (struct otus_span){value.off, stop - value.off};
 }
 
+/* "application/sdp" and nothing behind it, by its first and last eight octets. */
+static inline bool is_plain_sdp_type(const uint8_t *at, uint32_t len)
+{
+    const uint64_t letters = 0x2020202020202020u;
+    return len == 15 && (otus_load8(at) | letters) == 0x746163696c707061u &&
+           (otus_load8(at + 7) | (letters & ~((uint64_t)0xff << 32))) == 0x7064732f6e6f6974u;
+}
+
 static bool is_sdp_type(struct otus_sip_text text, struct otus_span value)
 {
+    if (OTUS_LIKELY(is_plain_sdp_type(text.octets + value.off, value.len)))
+        return true;
     struct otus_span type = media_type(text, value);
     return otus_equals_nocase(text.octets + type.off, type.len, "application/sdp", 15);
 }

@@ -95,9 +95,9 @@ static enum otus_layer decode_wccp(struct otus_walk *walk)
 enum otus_layer otus_decode_ethertype(struct otus_walk *walk)
 {
     walk->packet->meta.ethertype = walk->ethertype;
-    switch (walk->ethertype) {
-    case ETHERTYPE_IPV4:
+    if (OTUS_LIKELY(walk->ethertype == ETHERTYPE_IPV4))
         return otus_decode_ipv4(walk);
+    switch (walk->ethertype) {
     case ETHERTYPE_IPV6:
         return otus_decode_ipv6(walk);
     case ETHERTYPE_VLAN:
@@ -221,9 +221,9 @@ static enum otus_layer decode_hdlc(struct otus_walk *walk)
 
 enum otus_layer otus_decode_link(struct otus_walk *walk, uint16_t link_type)
 {
-    switch (link_type) {
-    case OTUS_LINK_ETHERNET:
+    if (OTUS_LIKELY(link_type == OTUS_LINK_ETHERNET))
         return otus_decode_ethernet(walk);
+    switch (link_type) {
     case OTUS_LINK_LINUX_SLL:
         return decode_sll(walk);
     case OTUS_LINK_LINUX_SLL2:

@@ -109,9 +109,9 @@ enum otus_layer otus_decode_transport(struct otus_walk *walk)
     walk->packet->transport = otus_cursor_rest(&walk->at);
     /* Until a transport header says otherwise: ICMP, IGMP, ESP, ... have no ports. */
     walk->packet->payload = walk->packet->transport;
-    switch (walk->protocol) {
-    case PROTOCOL_UDP:
+    if (OTUS_LIKELY(walk->protocol == PROTOCOL_UDP))
         return decode_udp(walk);
+    switch (walk->protocol) {
     case PROTOCOL_TCP:
         return decode_tcp(walk);
     case PROTOCOL_SCTP:

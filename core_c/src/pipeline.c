@@ -390,8 +390,7 @@ static void resume_record(struct otus_pipeline *pipeline, struct otus_record *re
     record->state = work.state;
     record->payload_type = work.payload_type;
     record->parser = work.parser;
-    bool room = work.state == OTUS_RECORD_DROPPED ||
-                otus_record_write_labels(pipeline, record, work.payload);
+    bool room = work.state == OTUS_RECORD_DROPPED || otus_record_write_labels(pipeline, record);
     if (room && work.state != OTUS_RECORD_DROPPED && stopped == pipeline->num_stages) {
         otus_restore_payload(pipeline, &work);
         room = otus_record_finish(pipeline, record, &work);
@@ -472,7 +471,7 @@ void otus_pipeline_label(struct otus_pipeline *pipeline, uint32_t index, struct 
     otus_label_put(&pipeline->labels, id,
                    (struct otus_slice){batch->arena.base + span.off, span.len});
     struct otus_span before = record->labels;
-    if (!otus_record_write_labels(pipeline, record, work.payload)) {
+    if (!otus_record_write_labels(pipeline, record)) {
         record->labels = before;
         otus_count(&pipeline->counters, OTUS_COUNT_LABELS_DROPPED);
     }

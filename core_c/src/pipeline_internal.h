@@ -8,7 +8,7 @@
 enum {
     BURST = 64, /* frames asked of the source at once */
     MAX_STAGES = 64,
-    LABEL_SCRATCH = 64, /* octets for numbers that become labels */
+    LABEL_SCRATCH = 16, /* octets for a number that becomes a label */
 };
 
 /* A packet on its way through the stages: fresh from the decoder, or a record
@@ -68,7 +68,7 @@ struct otus_pipeline {
     struct otus_rtp_header rtp;
     struct otus_rtcp_header rtcp;
     struct otus_flow_value flow;
-    char scratch[2][LABEL_SCRATCH];
+    uint8_t scratch[2][LABEL_SCRATCH];
 
     const char *label_names[OTUS_MAX_LABELS];
     char label_storage[OTUS_MAX_LABELS][OTUS_MAX_LABEL_NAME + 1];
@@ -91,6 +91,12 @@ static inline void otus_tally_commit(struct otus_counters *counters, const struc
         otus_count(counters, tally->id[i]);
 }
 
+/* One comparison: a pointer below base wraps to a huge distance. */
+static inline bool otus_lies_in(const struct otus_arena *arena, const uint8_t *at)
+{
+    return (uintptr_t)at - (uintptr_t)arena->base < arena->used;
+}
+
 /* pipeline_stages.c: runs [first, ...) until a Python stage or the end; returns
  * where it stopped. work->state tells whether the packet goes on. */
 uint32_t otus_run_stages(struct otus_pipeline *pipeline, struct otus_work *work, uint32_t first,
@@ -107,7 +113,6 @@ OTUS_MUST_CHECK bool otus_record_finish(struct otus_pipeline *pipeline, struct o
 void otus_record_read(struct otus_pipeline *pipeline, struct otus_record *record,
                       struct otus_work *out_work);
 OTUS_MUST_CHECK bool otus_record_write_labels(struct otus_pipeline *pipeline,
-                                              struct otus_record *record,
-                                              struct otus_slice payload);
+                                              struct otus_record *record);
 
 #endif

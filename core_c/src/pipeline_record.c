@@ -4,21 +4,14 @@
 
 #include "pipeline_internal.h"
 
-/* One comparison: a pointer below base wraps to a huge distance. */
-static inline bool lies_in(const uint8_t *at, const uint8_t *base, uint32_t len)
+/* Where octets are in the arena, put there where they are not yet. */
+static inline bool place(struct otus_arena *arena, struct otus_span *out_span,
+                         struct otus_slice octets)
 {
-    return (uintptr_t)at - (uintptr_t)base < len;
-}
-
-/* Where octets are in the arena that are no part of the payload. */
-static bool place_elsewhere(struct otus_arena *arena, struct otus_span *out_span,
-                            struct otus_slice value)
-{
-    if (lies_in(value.at, arena->base, arena->used)) {
-        *out_span = (struct otus_span){(uint32_t)(value.at - arena->base), value.len};
-        return true;
-    }
-    return otus_arena_put(arena, out_span, value);
+    if (!otus_lies_in(arena, octets.at))
+        return otus_arena_put(arena, out_span, octets);
+    *out_span = (struct otus_span){(uint32_t)(octets.at - arena->base), octets.len};
+    return true;
 }
 
 /* The label that is the record's key; OTUS_MAX_LABELS where there is none. */
@@ -36,52 +29,45 @@ static uint32_t key_label(uint8_t payload_type)
     }
 }
 
-/* Puts the payload into the arena and lets the parsed message point there. */
-static bool write_payload(struct otus_pipeline *pipeline, struct otus_record *record,
-                          const struct otus_work *work)
-{
-    struct otus_arena *arena = &pipeline->batch.arena;
-    if (!otus_arena_put(arena, &record->payload, work->payload))
-        return false;
-    if (work->sip_ready) {
-        struct otus_sip_message *sip = &pipeline->sip;
-        sip->octets = arena->base + record->payload.off + (sip->octets - work->payload.at);
-    }
-    return true;
-}
-
-/* The labels of one word of ids, at at; NULL where the arena is full. Mostly their
- * values are part of the payload, which is in the arena already. They are left
- * pointing there: encoders read whole vectors, and may do so in the arena alone. */
-static uint8_t *write_word(struct otus_label_set *set, struct otus_arena *arena, uint8_t *at,
-                           uint32_t word, struct otus_slice payload, uint32_t payload_off)
-{
-    uint8_t *base = arena->base;
-    for (uint64_t bits = set->present[word]; bits != 0; bits &= bits - 1) {
-        uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(bits);
-        struct otus_slice *value = &set->value[id];
-        struct otus_span place = {payload_off + (uint32_t)(value->at - payload.at), value->len};
-        if (OTUS_UNLIKELY(!lies_in(value->at, payload.at, payload.len)) &&
-            !place_elsewhere(arena, &place, *value))
-            return NULL;
-        value->at = base + place.off;
-        /* A struct otus_label, member by member: the arena is not aligned, and a copy
-         * of a whole one waits for its members to be stored. */
-        memcpy(at + offsetof(struct otus_label, id), &id, sizeof id);
-        memcpy(at + offsetof(struct otus_label, off), &place.off, sizeof place.off);
-        memcpy(at + offsetof(struct otus_label, len), &place.len, sizeof place.len);
-        at += sizeof(struct otus_label);
-    }
-    return at;
-}
-
 /* Not every processor that this is compiled for counts bits by an instruction. */
 static inline uint32_t count_bits(uint64_t bits)
 {
-    uint32_t num = 0;
-    for (; bits != 0; bits &= bits - 1)
-        num++;
-    return num;
+    bits -= bits >> 1 & 0x5555555555555555u;
+    bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+    bits = (bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (uint32_t)(bits * 0x0101010101010101u >> 56);
+}
+
+/* The labels of one word of ids, values[0] the first's, at at; NULL where the arena is full. Mostly
+ * their values are part of the payload, which is in the arena already. The others are left pointing
+ * there: encoders read whole vectors, and may do so in the arena alone. */
+static inline uint8_t *write_word(struct otus_slice *values, uint64_t present,
+                                  struct otus_arena *arena, uint8_t *at, uint32_t first_id)
+{
+    uint8_t *base = arena->base;
+    size_t used = arena->used;
+    for (; present != 0; present &= present - 1) {
+        uint32_t index = (uint32_t)__builtin_ctzll(present);
+        uint32_t id = first_id + index;
+        struct otus_slice value = values[index];
+        size_t off = (uintptr_t)value.at - (uintptr_t)base;
+        if (OTUS_UNLIKELY(off >= used)) {
+            struct otus_span span;
+            if (!otus_arena_put(arena, &span, value))
+                return NULL;
+            used = arena->used;
+            off = span.off;
+            values[index].at = base + off;
+        }
+        /* A struct otus_label, member by member: the arena is not aligned, and a copy
+         * of a whole one waits for its members to be stored. */
+        uint32_t short_off = (uint32_t)off;
+        memcpy(at + offsetof(struct otus_label, id), &id, sizeof id);
+        memcpy(at + offsetof(struct otus_label, off), &short_off, sizeof short_off);
+        memcpy(at + offsetof(struct otus_label, len), &value.len, sizeof value.len);
+        at += sizeof(struct otus_label);
+    }
+    return at;
 }
 
 static void write_key(struct otus_record *record, const struct otus_label_set *set,
@@ -94,19 +80,21 @@ static void write_key(struct otus_record *record, const struct otus_label_set *s
     record->key = (struct otus_span){(uint32_t)(value->at - arena->base), value->len};
 }
 
-bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record *record,
-                              struct otus_slice payload)
+bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record *record)
 {
     struct otus_label_set *set = &pipeline->labels;
     struct otus_arena *arena = &pipeline->batch.arena;
-    uint32_t num = 0;
-    for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++)
-        num += count_bits(set->present[word]);
+    uint32_t num = count_bits(set->present[0]);
+    if (OTUS_UNLIKELY(set->present[1] != 0))
+        num += count_bits(set->present[1]);
     uint32_t off = arena->used;
     uint32_t len = num * (uint32_t)sizeof(struct otus_label);
     uint8_t *at = otus_arena_take(arena, len);
-    for (uint32_t word = 0; at != NULL && word < OTUS_MAX_LABELS / 64; word++)
-        at = write_word(set, arena, at, word, payload, record->payload.off);
+    static_assert(OTUS_MAX_LABELS == 2 * 64, "two words");
+    if (OTUS_LIKELY(at != NULL))
+        at = write_word(set->value, set->present[0], arena, at, 0);
+    if (OTUS_UNLIKELY(at != NULL && set->present[1] != 0))
+        at = write_word(set->value + 64, set->present[1], arena, at, 64);
     if (at == NULL)
         return false;
     record->labels = (struct otus_span){off, len};
@@ -153,27 +141,32 @@ bool otus_record_finish(struct otus_pipeline *pipeline, struct otus_record *reco
     return true;
 }
 
+static bool write_tunnels(struct otus_arena *arena, struct otus_record *record,
+                          const struct otus_work *work)
+{
+    otus_arena_align(arena, _Alignof(struct otus_tunnel));
+    struct otus_slice tunnels = {(const uint8_t *)work->tunnels,
+                                 work->meta->num_tunnels * (uint32_t)sizeof(struct otus_tunnel)};
+    return otus_arena_put(arena, &record->tunnels, tunnels);
+}
+
 bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *record,
                        const struct otus_work *work, bool complete)
 {
     struct otus_arena *arena = &pipeline->batch.arena;
-    *record = (struct otus_record){
-        .meta = *work->meta,
-        .state = work->state,
-        .payload_type = work->payload_type,
-        .parser = work->parser,
-    };
-    if (!write_payload(pipeline, record, work))
+    record->meta = *work->meta;
+    memset(&record->frame, 0, sizeof *record - offsetof(struct otus_record, frame));
+    record->state = work->state;
+    record->payload_type = work->payload_type;
+    record->parser = work->parser;
+    if (!place(arena, &record->payload, work->payload))
         return false;
-    otus_arena_align(arena, _Alignof(struct otus_tunnel));
-    struct otus_slice tunnels = {(const uint8_t *)work->tunnels,
-                                 work->meta->num_tunnels * (uint32_t)sizeof(struct otus_tunnel)};
-    if (!otus_arena_put(arena, &record->tunnels, tunnels))
+    if (work->meta->num_tunnels != 0 && !write_tunnels(arena, record, work))
         return false;
     if (pipeline->config.outputs & OTUS_OUTPUT_FRAME &&
         !otus_arena_put(arena, &record->frame, work->frame))
         return false;
-    if (!otus_record_write_labels(pipeline, record, work->payload))
+    if (!otus_record_write_labels(pipeline, record))
         return false;
     if (work->sip_ready)
         record->sip_anomalies = pipeline->sip.anomalies;

@@ -1,8 +1,8 @@
 /* The native stages: parsers in the task's order, then processors. */
-#include <stdio.h>
 #include <time.h>
 
 #include "pipeline_internal.h"
+#include "text.h"
 
 enum { IP_UDP = 17, IP_TCP = 6, IP_SCTP = 132 };
 enum { RTCP_SR = 200, RTCP_APP = 204 };
@@ -65,6 +65,20 @@ static bool parse_sip_message(struct otus_pipeline *pipeline, struct otus_work *
     return work->sip_ready;
 }
 
+/* Copies the message to where its record keeps it: all that is read of it from here on, its
+ * labels first, then need not be moved again. Without room for it the record has none either,
+ * and the packet comes again. */
+static void move_message(struct otus_pipeline *pipeline, struct otus_work *work)
+{
+    struct otus_arena *arena = &pipeline->batch.arena;
+    struct otus_span span;
+    if (otus_lies_in(arena, work->payload.at) || !otus_arena_put(arena, &span, work->payload))
+        return;
+    const uint8_t *at = arena->base + span.off;
+    pipeline->sip.octets = at + (pipeline->sip.octets - work->payload.at);
+    work->payload.at = at;
+}
+
 static void take(struct otus_work *work, uint8_t payload_type, uint32_t stage)
 {
     work->state = OTUS_RECORD_PARSED;
@@ -84,6 +98,7 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
     }
     take(work, OTUS_PAYLOAD_SIP, index);
     otus_tally_add(tally, OTUS_COUNT_PARSED_SIP);
+    move_message(pipeline, work);
     otus_sip_labels(&pipeline->sip, sip_transport(work->meta), &pipeline->labels,
                     &pipeline->batch.arena);
     const struct otus_stage *stage = &pipeline->stages[index];
@@ -111,16 +126,9 @@ static bool find_flow(struct otus_pipeline *pipeline, const struct otus_packet_m
     return otus_flow_get(pipeline->config.flows, &pipeline->flow, &key, meta->ts_ns);
 }
 
-/* Decimal, without the cost of printf on the packet path. */
-static struct otus_slice decimal(char *scratch, uint32_t value)
+static struct otus_slice decimal(uint8_t *scratch, uint32_t value)
 {
-    char *end = scratch + LABEL_SCRATCH;
-    char *at = end;
-    do {
-        *--at = (char)('0' + value % 10);
-        value /= 10;
-    } while (value != 0);
-    return (struct otus_slice){(const uint8_t *)at, (uint32_t)(end - at)};
+    return (struct otus_slice){scratch, otus_text_u32(scratch, value)};
 }
 
 static bool parse_rtp_header(struct otus_pipeline *pipeline, struct otus_work *work, bool is_rtcp)

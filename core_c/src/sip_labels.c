@@ -34,14 +34,24 @@ struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice va
     return (struct otus_slice){at, num};
 }
 
-static inline void put_span(const struct otus_sip_message *message, struct otus_label_set *labels,
-                            struct otus_arena *arena, uint32_t id, struct otus_span span)
+/* Whether it is there or not, so that no branch asks what differs from message to message;
+ * returns its bit in the set where it is. */
+static inline uint64_t put_span(const struct otus_sip_message *message,
+                                struct otus_label_set *labels, uint32_t id, struct otus_span span)
 {
-    if (span.len == 0)
-        return;
-    struct otus_slice value = slice_of(message, span);
-    otus_label_put(labels, id,
-                   OTUS_UNLIKELY(message->has_folds) ? otus_sip_unfold(arena, value) : value);
+    static_assert(OTUS_NUM_LABELS <= 64, "built-in labels are in the first word");
+    labels->value[id] = slice_of(message, span);
+    return (uint64_t)(span.len != 0) << id;
+}
+
+/* Values without the line breaks that they have in the message. */
+static __attribute__((noinline)) void unfold_labels(struct otus_label_set *labels,
+                                                    struct otus_arena *arena, uint64_t ids)
+{
+    for (; ids != 0; ids &= ids - 1) {
+        struct otus_slice *value = &labels->value[__builtin_ctzll(ids)];
+        *value = otus_sip_unfold(arena, *value);
+    }
 }
 
 static void put_number(struct otus_label_set *labels, struct otus_arena *arena, uint32_t id,
@@ -78,36 +88,62 @@ static void put_cseq(const struct otus_sip_message *message, struct otus_label_s
         otus_label_put(labels, OTUS_LABEL_SIP_CSEQ, (struct otus_slice){at, len});
 }
 
+static void put_status_code(const struct otus_sip_message *message, struct otus_label_set *labels,
+                            struct otus_arena *arena)
+{
+    if (message->status_code == 0)
+        return;
+    /* Three digits behind the version: RFC 3261 7.2. */
+    const uint8_t *code = message->octets + message->reason.off - 4;
+    if (message->status_code >= 100 && message->reason.off >= message->start_line.off + 4)
+        otus_label_put(labels, OTUS_LABEL_SIP_STATUS_CODE, (struct otus_slice){code, 3});
+    else
+        put_number(labels, arena, OTUS_LABEL_SIP_STATUS_CODE, message->status_code);
+}
+
+/* To a set that is not empty: what the message does not have stays. */
+static void add_labels(const struct otus_sip_message *message, struct otus_slice transport,
+                       struct otus_label_set *out_labels, struct otus_arena *arena)
+{
+    struct otus_label_set own;
+    otus_label_clear(&own);
+    otus_sip_labels(message, transport, &own, arena);
+    for (uint64_t ids = own.present[0]; ids != 0; ids &= ids - 1) {
+        uint32_t id = (uint32_t)__builtin_ctzll(ids);
+        otus_label_put(out_labels, id, own.value[id]);
+    }
+}
+
 void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice transport,
                      struct otus_label_set *out_labels, struct otus_arena *arena)
 {
     const struct otus_sip_message *m = message;
-    if (m->is_request) {
-        put_span(m, out_labels, arena, OTUS_LABEL_SIP_METHOD, m->method);
-        put_span(m, out_labels, arena, OTUS_LABEL_SIP_REQUEST_URI, m->request_uri);
-    } else {
-        if (m->status_code != 0) {
-            /* Three digits behind the version: RFC 3261 7.2. */
-            const uint8_t *code = m->octets + m->reason.off - 4;
-            if (m->status_code >= 100 && m->reason.off >= m->start_line.off + 4)
-                otus_label_put(out_labels, OTUS_LABEL_SIP_STATUS_CODE,
-                               (struct otus_slice){code, 3});
-            else
-                put_number(out_labels, arena, OTUS_LABEL_SIP_STATUS_CODE, m->status_code);
-        }
-        put_span(m, out_labels, arena, OTUS_LABEL_SIP_REASON, m->reason);
+    if (OTUS_UNLIKELY(out_labels->present[0] != 0)) {
+        add_labels(message, transport, out_labels, arena);
+        return;
     }
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_CALL_ID, m->call_id);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_FROM_URI, m->from.uri);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_FROM_TAG, m->from.tag);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_TO_URI, m->to.uri);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_TO_TAG, m->to.tag);
+    uint64_t put = 0;
+    if (m->is_request) {
+        put |= put_span(m, out_labels, OTUS_LABEL_SIP_METHOD, m->method);
+        put |= put_span(m, out_labels, OTUS_LABEL_SIP_REQUEST_URI, m->request_uri);
+    } else {
+        put_status_code(m, out_labels, arena);
+        put |= put_span(m, out_labels, OTUS_LABEL_SIP_REASON, m->reason);
+    }
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CALL_ID, m->call_id);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_FROM_URI, m->from.uri);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_FROM_TAG, m->from.tag);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_TO_URI, m->to.uri);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_TO_TAG, m->to.tag);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CSEQ_METHOD, m->cseq_method);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CONTACT_URI, m->contact.uri);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_VIA_BRANCH, m->via.branch);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_USER_AGENT, m->user_agent);
+    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CONTENT_TYPE, m->content_type);
+    if (OTUS_UNLIKELY(m->has_folds))
+        unfold_labels(out_labels, arena, put);
+    out_labels->present[0] |= put;
     put_cseq(m, out_labels, arena);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_CSEQ_METHOD, m->cseq_method);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_CONTACT_URI, m->contact.uri);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_VIA_BRANCH, m->via.branch);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_USER_AGENT, m->user_agent);
-    put_span(m, out_labels, arena, OTUS_LABEL_SIP_CONTENT_TYPE, m->content_type);
     if (transport.len != 0)
         otus_label_put(out_labels, OTUS_LABEL_SIP_TRANSPORT, transport);
 }

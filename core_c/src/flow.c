@@ -20,13 +20,14 @@
 
 enum {
     SLOTS = 8, /* entries of a bucket */
+    LINE = 64, /* octets of a cache line */
     KEY_WORDS = 5,
     VALUE_WORDS = 17,
     KEPT_OCTETS = OTUS_FLOW_MAX_VALUE - 17,
     HASHED_OCTETS = 256, /* of a tag or branch */
 };
 static_assert(sizeof(struct otus_flow_key) == KEY_WORDS * 8, "compared as words");
-static_assert(sizeof(struct otus_flow_value) <= VALUE_WORDS * 8, "copied as words");
+static_assert(sizeof(struct otus_flow_value) == VALUE_WORDS * 8, "copied as words");
 
 struct entry {
     uint64_t key[KEY_WORDS];
@@ -34,6 +35,7 @@ struct entry {
     uint64_t call_hash;          /* of the Call-ID */
     uint64_t value[VALUE_WORDS]; /* last: what a short Call-ID leaves over is not touched */
 };
+static_assert(sizeof(struct entry) == 3 * LINE, "two of them hold a Call-ID of 70 octets");
 
 struct bucket {
     _Alignas(64) uint32_t sequence;       /* odd: being written */
@@ -72,6 +74,24 @@ static uint64_t hash_words(const struct otus_flow_registry *registry, const uint
     for (uint32_t i = 0; i < num; i++)
         hash = mix(hash ^ words[i], registry->seed[1] + i);
     return mix(hash, registry->seed[0] ^ 0x9e3779b97f4a7c15u);
+}
+
+/* Of a key's words: multiplications that do not wait for each other, since each packet asks. */
+static inline uint64_t hash_key(const struct otus_flow_registry *registry, const uint64_t *words)
+{
+    const uint64_t *seed = registry->seed;
+    uint64_t ends = mix(words[0] ^ seed[0], words[1] ^ seed[1]);
+    uint64_t rest = mix(words[2] ^ seed[2], words[3] ^ seed[3]);
+    return mix(ends ^ rest ^ seed[0], words[4] ^ seed[1]);
+}
+
+/* One number each, whatever the machine's octet order: nothing reads them as a key again. */
+static inline void words_of_key(uint64_t out_words[KEY_WORDS], const struct otus_flow_key *key)
+{
+    out_words[0] = key->ip_version | (uint64_t)key->protocol << 8 | (uint64_t)key->port << 16 |
+                   (uint64_t)key->peer_port << 32;
+    memcpy(out_words + 1, key->ip, sizeof key->ip);
+    memcpy(out_words + 3, key->peer_ip, sizeof key->peer_ip);
 }
 
 uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry,
@@ -121,13 +141,15 @@ void otus_flow_set_call_id(struct otus_flow_value *value, struct otus_slice call
 
 /* --- open and close --- */
 
-static void draw_seed(uint64_t seed[2])
+static void draw_seed(uint64_t seed[4])
 {
-    if (getrandom(seed, 2 * sizeof *seed, GRND_NONBLOCK) != (ssize_t)(2 * sizeof *seed)) {
+    if (getrandom(seed, 4 * sizeof *seed, GRND_NONBLOCK) != (ssize_t)(4 * sizeof *seed)) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
         seed[0] ^= (uint64_t)now.tv_nsec * 0x9e3779b97f4a7c15u;
         seed[1] ^= (uint64_t)now.tv_sec * 0xd6e8feb86659fd93u + (uint64_t)(uintptr_t)seed;
+        seed[2] ^= mix(seed[0], seed[1] | 1);
+        seed[3] ^= mix(seed[1], seed[0] | 1);
     }
     seed[1] |= 1;
 }
@@ -154,13 +176,17 @@ enum otus_status otus_flow_registry_new(struct otus_flow_registry **out_registry
     registry->num_call_buckets = max_flows / 2 / OTUS_CALL_SLOTS + 1;
     registry->ttl_ns = (uint64_t)ttl_ms * 1000000;
     registry->buckets = take_zeroed(registry->num_buckets, sizeof *registry->buckets);
-    registry->entries = calloc((size_t)registry->num_buckets * SLOTS, sizeof *registry->entries);
+    /* Zero pages until they are written: only a line's alignment is missing. */
+    registry->entry_memory =
+        calloc((size_t)registry->num_buckets * SLOTS + 1, sizeof *registry->entries);
     registry->calls =
         calloc((size_t)registry->num_call_buckets * OTUS_CALL_SLOTS, sizeof *registry->calls);
-    if (registry->buckets == NULL || registry->entries == NULL || registry->calls == NULL) {
+    if (registry->buckets == NULL || registry->entry_memory == NULL || registry->calls == NULL) {
         otus_flow_registry_free(registry);
         return OTUS_E_NOMEM;
     }
+    uintptr_t start = (uintptr_t)registry->entry_memory;
+    registry->entries = (void *)(registry->entry_memory + (LINE - start % LINE) % LINE);
     draw_seed(registry->seed);
     *out_registry = registry;
     return OTUS_OK;
@@ -171,7 +197,7 @@ void otus_flow_registry_free(struct otus_flow_registry *registry)
     if (registry == NULL)
         return;
     free(registry->buckets);
-    free(registry->entries);
+    free(registry->entry_memory);
     free(registry->calls);
     free(registry);
 }
@@ -300,8 +326,8 @@ bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_k
                    const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns)
 {
     uint64_t words[KEY_WORDS];
-    memcpy(words, key, sizeof words);
-    uint64_t hash = hash_words(registry, words, KEY_WORDS);
+    words_of_key(words, key);
+    uint64_t hash = hash_key(registry, words);
     uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
     /* Both tables are larger than caches: their lines are asked for together. */
@@ -337,24 +363,36 @@ static void refresh(const struct otus_flow_registry *registry, struct bucket *bu
         word_store(&bucket->seen_ns[slot], now_ns);
 }
 
-static void copy_value(struct otus_flow_value *out_value, const struct entry *entry)
+static inline void copy_value(struct otus_flow_value *out_value, const struct entry *entry)
 {
-    uint64_t words[VALUE_WORDS];
-    words[0] = word_load(&entry->value[0]);
-    uint8_t head[2];
-    memcpy(head, words, sizeof head);
-    uint32_t len = head[1] <= OTUS_FLOW_MAX_VALUE ? head[1] : 0; /* torn: read again anyway */
-    uint32_t octets = (uint32_t)offsetof(struct otus_flow_value, octets) + len;
-    for (uint32_t i = 1; i * 8 < octets; i++)
-        words[i] = word_load(&entry->value[i]);
-    memcpy(out_value, words, octets);
+    uint8_t *out = (uint8_t *)out_value;
+    uint64_t word = word_load(&entry->value[0]);
+    memcpy(out, &word, sizeof word);
+    if (out_value->len > OTUS_FLOW_MAX_VALUE)
+        out_value->len = 0; /* torn: read again anyway */
+    uint32_t octets = (uint32_t)offsetof(struct otus_flow_value, octets) + out_value->len;
+    for (uint32_t i = 1; i * 8 < octets; i++) {
+        word = word_load(&entry->value[i]);
+        memcpy(out + (size_t)i * 8, &word, sizeof word);
+    }
 }
 
 enum lookup { LOOKUP_MISS, LOOKUP_HIT, LOOKUP_AGAIN };
 
+/* The slots that may hold a key: a bit each, found without a branch on which. */
+static inline uint32_t slots_with_tag(const struct bucket *bucket, uint32_t tag)
+{
+    uint32_t slots = 0;
+#pragma GCC unroll 8
+    for (uint32_t slot = 0; slot < SLOTS; slot++)
+        slots |= (uint32_t)(__atomic_load_n(&bucket->tag[slot], __ATOMIC_RELAXED) == tag) << slot;
+    return slots;
+}
+
 /* One try at reading the bucket. */
-static enum lookup look_up(struct otus_flow_registry *registry, struct otus_flow_value *out_value,
-                           const uint64_t *key, uint64_t hash, uint64_t now_ns)
+static inline enum lookup look_up(struct otus_flow_registry *registry,
+                                  struct otus_flow_value *out_value, const uint64_t *key,
+                                  uint64_t hash, uint64_t now_ns)
 {
     uint32_t index = otus_bucket_of(hash, registry->num_buckets);
     struct bucket *bucket = &registry->buckets[index];
@@ -362,12 +400,14 @@ static enum lookup look_up(struct otus_flow_registry *registry, struct otus_flow
     uint32_t before = __atomic_load_n(&bucket->sequence, __ATOMIC_ACQUIRE);
     if (before & 1)
         return LOOKUP_AGAIN;
+    uint32_t slots = slots_with_tag(bucket, tag_of(hash));
     uint32_t slot = 0;
-    while (slot < SLOTS &&
-           !(__atomic_load_n(&bucket->tag[slot], __ATOMIC_RELAXED) == tag_of(hash) &&
-             key_equals(&entries[slot], key)))
-        slot++;
-    bool is_alive = slot < SLOTS && !is_expired(registry, bucket, slot, now_ns);
+    for (; slots != 0; slots &= slots - 1) {
+        slot = (uint32_t)__builtin_ctz(slots);
+        if (OTUS_LIKELY(key_equals(&entries[slot], key)))
+            break;
+    }
+    bool is_alive = slots != 0 && !is_expired(registry, bucket, slot, now_ns);
     if (is_alive)
         copy_value(out_value, &entries[slot]);
     __atomic_thread_fence(__ATOMIC_ACQUIRE);
@@ -378,14 +418,12 @@ static enum lookup look_up(struct otus_flow_registry *registry, struct otus_flow
     return is_alive ? LOOKUP_HIT : LOOKUP_MISS;
 }
 
-bool otus_flow_get(struct otus_flow_registry *registry, struct otus_flow_value *out_value,
-                   const struct otus_flow_key *key, uint64_t now_ns)
+static bool get(struct otus_flow_registry *registry, struct otus_flow_value *out_value,
+                const uint64_t *key, uint64_t now_ns)
 {
-    uint64_t words[KEY_WORDS];
-    memcpy(words, key, sizeof words);
-    uint64_t hash = hash_words(registry, words, KEY_WORDS);
+    uint64_t hash = hash_key(registry, key);
     for (uint32_t tries = 1;; tries++) {
-        enum lookup result = look_up(registry, out_value, words, hash, now_ns);
+        enum lookup result = look_up(registry, out_value, key, hash, now_ns);
         if (OTUS_LIKELY(result != LOOKUP_AGAIN))
             return result == LOOKUP_HIT;
         if (tries % OTUS_FLOW_SPINS == 0)
@@ -393,40 +431,80 @@ bool otus_flow_get(struct otus_flow_registry *registry, struct otus_flow_value *
     }
 }
 
+bool otus_flow_get(struct otus_flow_registry *registry, struct otus_flow_value *out_value,
+                   const struct otus_flow_key *key, uint64_t now_ns)
+{
+    uint64_t words[KEY_WORDS];
+    words_of_key(words, key);
+    return get(registry, out_value, words, now_ns);
+}
+
+/* The key of one end of a packet, of any peer. */
+static inline void words_of_end(uint64_t out_words[KEY_WORDS], const struct otus_packet_meta *meta,
+                                uint16_t port, const uint8_t ip[16])
+{
+    out_words[0] = meta->ip_version | (uint64_t)meta->protocol << 8 | (uint64_t)port << 16;
+    memcpy(out_words + 1, ip, 16);
+    out_words[3] = 0;
+    out_words[4] = 0;
+}
+
+/* With the other end as its peer. */
+static inline void set_peer(uint64_t words[KEY_WORDS], uint16_t port, const uint8_t ip[16])
+{
+    words[0] |= (uint64_t)port << 32;
+    memcpy(words + 3, ip, 16);
+}
+
 bool otus_flow_find(struct otus_flow_registry *registry, struct otus_flow_value *out_value,
                     const struct otus_packet_meta *meta, uint64_t now_ns)
 {
-    struct otus_flow_key key = {
-        .ip_version = meta->ip_version,
-        .protocol = meta->protocol,
-        .port = meta->dst_port,
-    };
-    memcpy(key.ip, meta->dst_ip, sizeof key.ip);
-    if (otus_flow_get(registry, out_value, &key, now_ns))
+    uint64_t to[KEY_WORDS], from[KEY_WORDS];
+    words_of_end(to, meta, meta->dst_port, meta->dst_ip);
+    if (get(registry, out_value, to, now_ns))
         return true;
-    if (__atomic_load_n(&registry->has_peers, __ATOMIC_RELAXED)) {
-        key.peer_port = meta->src_port;
-        memcpy(key.peer_ip, meta->src_ip, sizeof key.peer_ip);
-        if (otus_flow_get(registry, out_value, &key, now_ns))
-            return true;
-        struct otus_flow_key back = {
-            .ip_version = meta->ip_version,
-            .protocol = meta->protocol,
-            .port = meta->src_port,
-            .peer_port = meta->dst_port,
-        };
-        memcpy(back.ip, meta->src_ip, sizeof back.ip);
-        memcpy(back.peer_ip, meta->dst_ip, sizeof back.peer_ip);
-        if (otus_flow_get(registry, out_value, &back, now_ns))
+    words_of_end(from, meta, meta->src_port, meta->src_ip);
+    if (OTUS_UNLIKELY(__atomic_load_n(&registry->has_peers, __ATOMIC_RELAXED) != 0)) {
+        uint64_t back[KEY_WORDS];
+        memcpy(back, from, sizeof back);
+        set_peer(to, meta->src_port, meta->src_ip);
+        set_peer(back, meta->dst_port, meta->dst_ip);
+        if (get(registry, out_value, to, now_ns) || get(registry, out_value, back, now_ns))
             return true;
     }
-    struct otus_flow_key source = {
-        .ip_version = meta->ip_version,
-        .protocol = meta->protocol,
-        .port = meta->src_port,
-    };
-    memcpy(source.ip, meta->src_ip, sizeof source.ip);
-    return otus_flow_get(registry, out_value, &source, now_ns);
+    return get(registry, out_value, from, now_ns);
+}
+
+void otus_flow_ask_buckets(const struct otus_flow_registry *registry,
+                           struct otus_flow_ahead *out_ahead, const struct otus_packet_meta *meta)
+{
+    uint64_t key[KEY_WORDS];
+    words_of_end(key, meta, meta->dst_port, meta->dst_ip);
+    out_ahead->hash[0] = hash_key(registry, key);
+    words_of_end(key, meta, meta->src_port, meta->src_ip);
+    out_ahead->hash[1] = hash_key(registry, key);
+    for (uint32_t end = 0; end < 2; end++) {
+        uint32_t index = otus_bucket_of(out_ahead->hash[end], registry->num_buckets);
+        __builtin_prefetch(&registry->buckets[index].tag);
+        __builtin_prefetch(&registry->buckets[index].seen_ns);
+    }
+}
+
+void otus_flow_ask_entry(const struct otus_flow_registry *registry,
+                         const struct otus_flow_ahead *ahead)
+{
+    for (uint32_t end = 0; end < 2; end++) {
+        uint64_t hash = ahead->hash[end];
+        uint32_t index = otus_bucket_of(hash, registry->num_buckets);
+        uint32_t slots = slots_with_tag(&registry->buckets[index], tag_of(hash));
+        if (slots == 0)
+            continue;
+        const struct entry *entry =
+            &registry->entries[(size_t)index * SLOTS + (uint32_t)__builtin_ctz(slots)];
+        __builtin_prefetch(entry->key);
+        __builtin_prefetch(entry->value + 1); /* of most Call-IDs the rest */
+        return;
+    }
 }
 
 void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t hash,

@@ -42,12 +42,13 @@ struct otus_lock {
 
 struct otus_flow_registry {
     struct bucket *buckets;
-    struct entry *entries;   /* SLOTS for each bucket */
+    struct entry *entries; /* SLOTS for each bucket, in entry_memory */
+    uint8_t *entry_memory;
     struct otus_call *calls; /* OTUS_CALL_SLOTS for each call bucket */
     uint32_t num_buckets;
     uint32_t num_call_buckets;
     uint64_t ttl_ns;
-    uint64_t seed[2];
+    uint64_t seed[4];
     struct otus_lock flow_locks[OTUS_FLOW_LOCKS];
     struct otus_lock call_locks[OTUS_FLOW_LOCKS];
     _Alignas(64) uint32_t count;

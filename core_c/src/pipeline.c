@@ -331,6 +331,7 @@ static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
                                                 &pipeline->burst_num, BURST, timeout_ms);
     if (status == OTUS_OK) {
         pipeline->last_seen_ns = otus_now_ns(CLOCK_MONOTONIC);
+        otus_ahead_start(pipeline);
         return OTUS_OK;
     }
     if (status == OTUS_E_AGAIN)
@@ -343,6 +344,8 @@ static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
 static bool take_burst(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
 {
     while (pipeline->burst_next < pipeline->burst_num) {
+        if (pipeline->looks_ahead)
+            otus_ahead_next(pipeline, pipeline->burst_next);
         if (!ingest(pipeline, &pipeline->burst[pipeline->burst_next++], out_next_stage))
             return false;
     }

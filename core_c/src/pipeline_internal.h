@@ -1,4 +1,4 @@
-/* What the pipeline's three files share. */
+/* What the pipeline's files share. */
 #ifndef OTUS_PIPELINE_INTERNAL_H
 #define OTUS_PIPELINE_INTERNAL_H
 
@@ -8,7 +8,6 @@
 enum {
     BURST = 64, /* frames asked of the source at once */
     MAX_STAGES = 64,
-    LABEL_SCRATCH = 16, /* octets for a number that becomes a label */
 };
 
 /* A packet on its way through the stages: fresh from the decoder, or a record
@@ -54,6 +53,9 @@ struct otus_pipeline {
     struct otus_raw_packet burst[BURST];
     uint32_t burst_next;
     uint32_t burst_num;
+    struct otus_flow_ahead ahead[BURST]; /* see pipeline_ahead.c */
+    bool has_ahead[BURST];
+    bool looks_ahead;
     struct otus_packet packet; /* in hand */
     bool pending;              /* packet found the batch full and comes first next time */
     bool draining;             /* messages may be left in streams */
@@ -68,7 +70,6 @@ struct otus_pipeline {
     struct otus_rtp_header rtp;
     struct otus_rtcp_header rtcp;
     struct otus_flow_value flow;
-    uint8_t scratch[2][LABEL_SCRATCH];
 
     const char *label_names[OTUS_MAX_LABELS];
     char label_storage[OTUS_MAX_LABELS][OTUS_MAX_LABEL_NAME + 1];
@@ -104,6 +105,10 @@ uint32_t otus_run_stages(struct otus_pipeline *pipeline, struct otus_work *work,
 struct otus_slice otus_payload_type_name(const struct otus_work *work);
 /* Parses the payload again for a record that came back from Python. */
 void otus_restore_payload(struct otus_pipeline *pipeline, struct otus_work *work);
+
+/* pipeline_ahead.c: a burst has come; its packet at index is next. */
+void otus_ahead_start(struct otus_pipeline *pipeline);
+void otus_ahead_next(struct otus_pipeline *pipeline, uint32_t index);
 
 /* pipeline_record.c */
 OTUS_MUST_CHECK bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *record,

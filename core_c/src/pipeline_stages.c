@@ -1,6 +1,7 @@
 /* The native stages: parsers in the task's order, then processors. */
 #include <time.h>
 
+#include "octet_search.h"
 #include "pipeline_internal.h"
 #include "text.h"
 
@@ -114,21 +115,23 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
                                 &pipeline->counters);
 }
 
-static bool find_flow(struct otus_pipeline *pipeline, const struct otus_packet_meta *meta)
+/* A number as text in the arena. Nothing where that is full: the record has no room either. */
+static struct otus_slice decimal(struct otus_arena *arena, uint32_t value)
 {
-    struct otus_flow_key key = {
-        .ip_version = meta->ip_version, .protocol = meta->protocol, .port = meta->dst_port};
-    memcpy(key.ip, meta->dst_ip, sizeof key.ip);
-    if (otus_flow_get(pipeline->config.flows, &pipeline->flow, &key, meta->ts_ns))
-        return true;
-    key.port = meta->src_port;
-    memcpy(key.ip, meta->src_ip, sizeof key.ip);
-    return otus_flow_get(pipeline->config.flows, &pipeline->flow, &key, meta->ts_ns);
-}
-
-static struct otus_slice decimal(uint8_t *scratch, uint32_t value)
-{
-    return (struct otus_slice){scratch, otus_text_u32(scratch, value)};
+    uint8_t *at = otus_arena_take(arena, OTUS_TEXT_U32);
+    if (OTUS_UNLIKELY(at == NULL))
+        return (struct otus_slice){arena->base, 0};
+    /* All ten digits, and then those without the zeros in front. */
+    uint32_t high = value / 10000, low = value % 10000;
+    otus_text_pair(at, high / 10000);
+    otus_text_pair(at + 2, high % 10000 / 100);
+    otus_text_pair(at + 4, high % 100);
+    otus_text_pair(at + 6, low / 100);
+    otus_text_pair(at + 8, low % 100);
+    uint64_t digits = otus_load8(at) ^ 0x3030303030303030u;
+    uint32_t zeros =
+        digits != 0 ? (uint32_t)__builtin_ctzll(digits) / 8 : 8 + (uint32_t)(at[8] == '0');
+    return (struct otus_slice){at + zeros, OTUS_TEXT_U32 - zeros};
 }
 
 static bool parse_rtp_header(struct otus_pipeline *pipeline, struct otus_work *work, bool is_rtcp)
@@ -156,7 +159,7 @@ static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, ui
     if (pipeline->config.flows == NULL || work->meta->protocol != IP_UDP || work->payload.len < 8 ||
         work->payload.at[0] >> 6 != 2)
         return;
-    if (!find_flow(pipeline, work->meta))
+    if (!otus_flow_find(pipeline->config.flows, &pipeline->flow, work->meta, work->meta->ts_ns))
         return;
     bool is_rtcp = is_rtcp_there(pipeline->flow.kind, work->payload);
     if (!parse_rtp_header(pipeline, work, is_rtcp)) {
@@ -166,22 +169,21 @@ static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, ui
     }
     struct otus_slice call_id = {pipeline->flow.octets, pipeline->flow.len};
     struct otus_label_set *labels = &pipeline->labels;
+    struct otus_arena *arena = &pipeline->batch.arena;
     if (is_rtcp) {
         take(work, OTUS_PAYLOAD_RTCP, index);
         otus_tally_add(tally, OTUS_COUNT_PARSED_RTCP);
         otus_label_put(labels, OTUS_LABEL_RTCP_CALL_ID, call_id);
-        otus_label_put(labels, OTUS_LABEL_RTCP_SSRC,
-                       decimal(pipeline->scratch[0], pipeline->rtcp.ssrc));
+        otus_label_put(labels, OTUS_LABEL_RTCP_SSRC, decimal(arena, pipeline->rtcp.ssrc));
         otus_label_put(labels, OTUS_LABEL_RTCP_PACKET_TYPE,
-                       decimal(pipeline->scratch[1], pipeline->rtcp.packet_type));
+                       decimal(arena, pipeline->rtcp.packet_type));
     } else {
         take(work, OTUS_PAYLOAD_RTP, index);
         otus_tally_add(tally, OTUS_COUNT_PARSED_RTP);
         otus_label_put(labels, OTUS_LABEL_RTP_CALL_ID, call_id);
-        otus_label_put(labels, OTUS_LABEL_RTP_SSRC,
-                       decimal(pipeline->scratch[0], pipeline->rtp.ssrc));
+        otus_label_put(labels, OTUS_LABEL_RTP_SSRC, decimal(arena, pipeline->rtp.ssrc));
         otus_label_put(labels, OTUS_LABEL_RTP_PAYLOAD_TYPE,
-                       decimal(pipeline->scratch[1], pipeline->rtp.payload_type));
+                       decimal(arena, pipeline->rtp.payload_type));
     }
 }
 

@@ -393,6 +393,30 @@ static void test_find(void)
     otus_flow_registry_free(registry);
 }
 
+/* Asking ahead, in any order and of any packet, changes nothing that is found. */
+static void test_ahead(void)
+{
+    struct otus_flow_registry *registry = registry_of(100, 1000);
+    struct otus_flow_value value = value_of("c"), got;
+    struct otus_flow_key key = key_of(2, 20);
+    struct otus_flow_ahead ahead;
+    for (uint8_t octet = 0; octet < 4; octet++) {
+        struct otus_packet_meta meta = {
+            .ip_version = 4, .protocol = 17, .src_port = 20, .dst_port = 20};
+        meta.dst_ip[0] = octet;
+        meta.src_ip[0] = octet ^ 1;
+        otus_flow_ask_buckets(registry, &ahead, &meta);
+        otus_flow_ask_entry(registry, &ahead);
+        CHECK(!otus_flow_find(registry, &got, &meta, 1));
+        otus_flow_put(registry, &key, &value, NOBODY, 1);
+        otus_flow_ask_entry(registry, &ahead);
+        CHECK_EQ(otus_flow_find(registry, &got, &meta, 1), octet >= 2);
+        CHECK_EQ(otus_flow_count(registry), 1);
+        end_call(registry, slice_of("c"));
+    }
+    otus_flow_registry_free(registry);
+}
+
 static void test_arguments(void)
 {
     struct otus_flow_registry *registry = NULL;
@@ -492,6 +516,7 @@ int main(void)
     test_flood();
     test_sweep();
     test_find();
+    test_ahead();
     test_arguments();
     test_threads();
     return check_summary();

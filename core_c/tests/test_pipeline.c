@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "guard.h"
 #include "otus/pipeline.h"
 
 enum { ETHERNET = 14, IP_HEADER = 20, UDP_HEADER = 8, MAX_FILE = 1 << 20 };
@@ -345,9 +346,78 @@ static void test_bad_stages(void)
     free(file);
 }
 
+/* The frame that was added last, once more: with a VLAN tag, and with len octets captured. */
+static void add_again(struct file *file, size_t frame_len, bool tagged, size_t len)
+{
+    static const uint8_t tag[] = {0x81, 0, 0, 7};
+    uint8_t frame[256];
+    size_t whole = frame_len + (tagged ? sizeof tag : 0);
+    const uint8_t *from = file->octets + file->len - frame_len;
+    memcpy(frame, from, 12);
+    memcpy(frame + 12, tag, sizeof tag);
+    memcpy(frame + (tagged ? 16 : 12), from + 12, frame_len - 12);
+    le32(file, 1700000000);
+    le32(file, file->num_frames++);
+    le32(file, (uint32_t)(len < whole ? len : whole));
+    le32(file, (uint32_t)whole);
+    append(file, frame, len < whole ? len : whole);
+}
+
+static void test_media_in_bursts(void)
+{
+    check_about = "RTP of a known flow is found in every place of a burst, in frames of any length";
+    enum { NUM = 70, PAYLOAD = 14, FRAME = ETHERNET + IP_HEADER + UDP_HEADER + PAYLOAD };
+    static const char rtp[] = "\x80\x08\x01\x02\x01\x01\x01\x01\x01\x01\x01\x01\x55\x55";
+    static const struct otus_stage both[] = {{.kind = OTUS_STAGE_PARSE_SIP},
+                                             {.kind = OTUS_STAGE_PARSE_RTP}};
+    const struct otus_flow_key known = {
+        .ip_version = 4, .protocol = 17, .port = 5062, .ip = {10, 0, 0, 2}};
+    struct otus_flow_value value = {.kind = OTUS_FLOW_RTP, .len = 4, .octets = "call"};
+    for (size_t cut = 0; cut <= FRAME; cut++) {
+        struct file *file = new_file();
+        for (int i = 0; i < NUM; i++)
+            add_udp(file, rtp);
+        add_again(file, FRAME, true, SIZE_MAX);
+        add_udp(file, rtp);
+        add_again(file, FRAME, cut % 2 != 0, cut);
+        struct guard_buffer octets = guard_new(file->len);
+        memcpy(octets.octets, file->octets, file->len);
+        struct otus_pipeline_config config = default_config();
+        CHECK_EQ(otus_flow_registry_new(&config.flows, 4096, 1000000), OTUS_OK);
+        for (uint16_t i = 0; i < 1000; i++) { /* many: few are not asked for ahead */
+            struct otus_flow_key key = known;
+            key.port = (uint16_t)(known.port + i);
+            otus_flow_put(config.flows, &key, &value, (struct otus_slice){NULL, 0},
+                          1700000000000000000u);
+        }
+        config.stages = both;
+        config.num_stages = 2;
+        struct otus_capture *capture = NULL;
+        struct otus_pipeline *pipeline = NULL;
+        char message[256] = "";
+        struct otus_memory_config memory = {octets.octets, octets.len, 1};
+        CHECK_EQ(otus_capture_open_memory(&capture, message, sizeof message, &memory), OTUS_OK);
+        CHECK_EQ(otus_pipeline_open(&pipeline, capture, &config), OTUS_OK);
+        uint32_t next;
+        CHECK_EQ(otus_pipeline_poll(pipeline, &next, 0), OTUS_E_END);
+        /* RFC 3550 5.1: twelve octets are a header, so two may be missing. */
+        bool is_there = cut >= FRAME - 2u + (cut % 2 != 0 ? 4 : 0);
+        CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_RTP), NUM + 2 + (is_there ? 1 : 0));
+        CHECK_EQ(count(pipeline, OTUS_COUNT_RECEIVED), NUM + 3);
+        const struct otus_batch *batch = otus_pipeline_batch(pipeline);
+        for (uint32_t i = 0; i < batch->num_records; i++)
+            check_text(batch, batch->records[i].key, "call");
+        otus_pipeline_close(pipeline);
+        otus_flow_registry_free(config.flows);
+        guard_free(&octets);
+        free(file);
+    }
+}
+
 int main(void)
 {
     test_records_in_order();
+    test_media_in_bursts();
     test_small_batches();
     test_too_large();
     test_too_large_for_a_python_parser();

@@ -33,6 +33,7 @@ struct otus_flow_value {
     uint8_t kind; /* enum otus_flow_kind */
     uint8_t len;
     uint8_t octets[OTUS_FLOW_MAX_VALUE]; /* Call-ID */
+    uint8_t padding[6];                  /* whole words are copied */
 };
 
 struct otus_flow_registry;
@@ -54,8 +55,8 @@ void otus_flow_set_call_id(struct otus_flow_value *value, struct otus_slice call
 bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
                    const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns);
 
-/* A hit refreshes the TTL. Copies out: an entry may change under a reader. Only the
- * first len octets of the value's are written. */
+/* A hit refreshes the TTL. Copies out: an entry may change under a reader. Of the
+ * value's octets those behind the first len mean nothing. */
 OTUS_MUST_CHECK bool otus_flow_get(struct otus_flow_registry *registry,
                                    struct otus_flow_value *out_value,
                                    const struct otus_flow_key *key, uint64_t now_ns);
@@ -65,6 +66,20 @@ OTUS_MUST_CHECK bool otus_flow_get(struct otus_flow_registry *registry,
 OTUS_MUST_CHECK bool otus_flow_find(struct otus_flow_registry *registry,
                                     struct otus_flow_value *out_value,
                                     const struct otus_packet_meta *meta, uint64_t now_ns);
+
+/* A lookup to come, of a packet whose turn it is not yet: its lines are on their way meanwhile.
+ * The registry is larger than caches, and a packet would wait for them longer than all else of
+ * it takes. Two steps, since a bucket tells where the entry is: some packets should lie between
+ * them, and between the second and otus_flow_find(). Neither changes what that finds. */
+struct otus_flow_ahead {
+    uint64_t hash[2]; /* of the destination, of the source */
+};
+
+/* Of meta, the addresses, ports, protocol and IP version are read. */
+void otus_flow_ask_buckets(const struct otus_flow_registry *registry,
+                           struct otus_flow_ahead *out_ahead, const struct otus_packet_meta *meta);
+void otus_flow_ask_entry(const struct otus_flow_registry *registry,
+                         const struct otus_flow_ahead *ahead);
 
 /* What a message says of the dialog that it belongs to (RFC 3261 12); tags may be empty. */
 struct otus_flow_dialog {

@@ -80,12 +80,12 @@ static inline uint32_t otus_vector_first(otus_vector matches)
 
 /* The offset of `octet` among the sixteen octets from `at` on, all of which can be read; 16
  * where it is not one of them. */
-static inline uint32_t otus_find_in16(const uint8_t *at, uint8_t octet)
+static inline size_t otus_find_in16(const uint8_t *at, uint8_t octet)
 {
 #if OTUS_SEARCH_SSE2 || OTUS_SEARCH_NEON
     return otus_vector_first(otus_vector_equal(otus_vector_load(at), octet));
 #else
-    uint32_t i = 0;
+    size_t i = 0;
     while (i < OTUS_VECTOR_OCTETS && at[i] != octet)
         i++;
     return i;
@@ -161,6 +161,20 @@ static inline uint64_t otus_load8(const uint8_t *at)
     value = __builtin_bswap64(value);
 #endif
     return value;
+}
+
+/* Whether the sixteen octets at `at`, which can be read, are those of text once the bits of
+ * fold are set in them. */
+static inline bool otus_equals16(const uint8_t *at, const uint8_t *fold, const uint8_t *text)
+{
+#if OTUS_SEARCH_SSE2
+    otus_vector folded = otus_vector_or(otus_vector_load(at), otus_vector_load(fold));
+    return _mm_movemask_epi8(_mm_cmpeq_epi8(folded, otus_vector_load(text))) == 0xffff;
+#else
+    uint64_t differs = (otus_load8(at) | otus_load8(fold)) ^ otus_load8(text);
+    differs |= (otus_load8(at + 8) | otus_load8(fold + 8)) ^ otus_load8(text + 8);
+    return differs == 0;
+#endif
 }
 
 /* LWS of RFC 3261 25.1 as it stands in a value whose lines are already joined. */

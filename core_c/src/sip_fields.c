@@ -209,12 +209,12 @@ static const uint64_t single_fields =
     OTUS_SIP_BIT(OTUS_SIP_HEADER_MIN_EXPIRES) | OTUS_SIP_BIT(OTUS_SIP_HEADER_RETRY_AFTER) |
     OTUS_SIP_BIT(OTUS_SIP_HEADER_DATE);
 
-/* Fields that few messages have. */
-static const uint64_t rare_fields =
-    OTUS_SIP_BIT(OTUS_SIP_HEADER_EXPIRES) | OTUS_SIP_BIT(OTUS_SIP_HEADER_MIN_EXPIRES) |
-    OTUS_SIP_BIT(OTUS_SIP_HEADER_RETRY_AFTER) | OTUS_SIP_BIT(OTUS_SIP_HEADER_DATE) |
-    OTUS_SIP_BIT(OTUS_SIP_HEADER_WARNING);
 static_assert(OTUS_SIP_NUM_HEADER_IDS <= 64, "ids are bits of one number");
+
+static inline bool has(const struct otus_sip_message *message, uint32_t id)
+{
+    return message->first[id] != 0;
+}
 
 /* The value of the first field of this id, which is there. */
 static inline struct otus_span first_value(const struct otus_sip_message *message, uint32_t id)
@@ -229,22 +229,22 @@ static inline const struct otus_sip_header *next_header(const struct otus_sip_me
     return header->next != 0 ? &message->headers[header->next] : NULL;
 }
 
-static void take_rare_fields(struct otus_sip_message *message, const struct otus_lines *lines,
-                             uint64_t seen)
+/* Fields that few messages have. */
+static void take_rare_fields(struct otus_sip_message *message, const struct otus_lines *lines)
 {
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_EXPIRES))
+    if (has(message, OTUS_SIP_HEADER_EXPIRES))
         check_seconds(message, lines, first_value(message, OTUS_SIP_HEADER_EXPIRES), false,
                       OTUS_SIP_ANOMALY_BAD_EXPIRES);
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_MIN_EXPIRES))
+    if (has(message, OTUS_SIP_HEADER_MIN_EXPIRES))
         check_seconds(message, lines, first_value(message, OTUS_SIP_HEADER_MIN_EXPIRES), false,
                       OTUS_SIP_ANOMALY_BAD_EXPIRES);
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_RETRY_AFTER))
+    if (has(message, OTUS_SIP_HEADER_RETRY_AFTER))
         check_seconds(message, lines, first_value(message, OTUS_SIP_HEADER_RETRY_AFTER), true,
                       OTUS_SIP_ANOMALY_BAD_RETRY_AFTER);
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_DATE) &&
+    if (has(message, OTUS_SIP_HEADER_DATE) &&
         !is_date(lines, first_value(message, OTUS_SIP_HEADER_DATE)))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_DATE);
-    if (!(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_WARNING)))
+    if (!has(message, OTUS_SIP_HEADER_WARNING))
         return;
     const struct otus_sip_header *header =
         &message->headers[message->first[OTUS_SIP_HEADER_WARNING] - 1];
@@ -299,37 +299,40 @@ static void take_all_contacts(struct otus_sip_message *message, const struct otu
 }
 
 void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_lines *lines,
-                          uint64_t seen, uint64_t repeated)
+                          uint64_t repeated)
 {
     uint64_t number;
-    if (OTUS_LIKELY(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_VIA)))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_VIA)))
         take_all_vias(message, lines);
-    if (OTUS_LIKELY(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_FROM)))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_FROM)))
         take_address(message, &message->from, lines, OTUS_SIP_HEADER_FROM,
                      OTUS_SIP_ANOMALY_BAD_FROM);
-    if (OTUS_LIKELY(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_TO)))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_TO)))
         take_address(message, &message->to, lines, OTUS_SIP_HEADER_TO, OTUS_SIP_ANOMALY_BAD_TO);
-    if (OTUS_LIKELY(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_CALL_ID)))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CALL_ID)))
         take_call_id(message, lines, first_value(message, OTUS_SIP_HEADER_CALL_ID));
-    if (OTUS_LIKELY(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_CSEQ)))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CSEQ)))
         take_cseq(message, lines, first_value(message, OTUS_SIP_HEADER_CSEQ));
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_CONTACT))
+    if (has(message, OTUS_SIP_HEADER_CONTACT))
         take_all_contacts(message, lines);
-    if (OTUS_LIKELY(seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_CONTENT_LENGTH)))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CONTENT_LENGTH)))
         take_content_length(message, lines, first_value(message, OTUS_SIP_HEADER_CONTENT_LENGTH));
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_CONTENT_TYPE)) {
+    if (has(message, OTUS_SIP_HEADER_CONTENT_TYPE)) {
         message->content_type = first_value(message, OTUS_SIP_HEADER_CONTENT_TYPE);
         if (!is_content_type(lines, message->content_type))
             otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_CONTENT_TYPE);
     }
-    if (seen & OTUS_SIP_BIT(OTUS_SIP_HEADER_MAX_FORWARDS) &&
+    if (has(message, OTUS_SIP_HEADER_MAX_FORWARDS) &&
         !otus_sip_parse_number(&number, lines->octets,
                                first_value(message, OTUS_SIP_HEADER_MAX_FORWARDS), 255))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_MAX_FORWARDS);
-    if (seen & (OTUS_SIP_BIT(OTUS_SIP_HEADER_USER_AGENT) | OTUS_SIP_BIT(OTUS_SIP_HEADER_SERVER)))
+    if (has(message, OTUS_SIP_HEADER_USER_AGENT) || has(message, OTUS_SIP_HEADER_SERVER))
         take_user_agent(message);
-    if (OTUS_UNLIKELY(seen & rare_fields))
-        take_rare_fields(message, lines, seen);
+    const uint32_t *first = message->first;
+    if (OTUS_UNLIKELY((first[OTUS_SIP_HEADER_EXPIRES] | first[OTUS_SIP_HEADER_MIN_EXPIRES] |
+                       first[OTUS_SIP_HEADER_RETRY_AFTER] | first[OTUS_SIP_HEADER_DATE] |
+                       first[OTUS_SIP_HEADER_WARNING]) != 0))
+        take_rare_fields(message, lines);
     if (OTUS_UNLIKELY(repeated & single_fields))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_DUPLICATE_HEADER);
 }

@@ -13,36 +13,34 @@ enum {
      * holds, has more. */
     OTUS_SIP_MAX_HEADERS = 65536 / 3 + 1,
     OTUS_SIP_NAME_SLOTS = 256,
-    OTUS_SIP_MAX_NAME = 24, /* octets that a known name may have; the longest has 19 */
+    OTUS_SIP_MAX_NAME = 23, /* octets that a known name may have; the longest has 19 */
     OTUS_SIP_MAX_MULTIPART_DEPTH = 4,
 };
 
-/* A header name as it is compared: its first eight octets, its last eight and, where these
- * leave a gap, eight from the ninth on. `fold` sets the case bit of letters only. A name of
- * less than eight octets is compared under a mask. One cache line. */
+/* A known header name in lower case as lines are compared with it: its first sixteen octets, the
+ * colon behind a shorter one included, and its last eight. `fold` has the case bit of letters and
+ * all bits of the octets that do not matter. One cache line. */
 struct otus_sip_name {
-    uint64_t mask;
-    uint64_t head, head_fold;
+    uint8_t text[16], fold[16];
     uint64_t tail, tail_fold;
-    uint64_t middle, middle_fold;
-    uint8_t len;
-    uint8_t tail_off;
-    uint8_t id;
+    uint32_t id;
+    uint32_t len;
+    uint8_t unused[8];
 };
+static_assert(sizeof(struct otus_sip_name) == 64, "a slot is found by a shift");
 
-/* Known names by a hash without collisions; slots that are free hold id 0. */
+/* Known names by a hash without collisions; free slots are equal to no name. */
 struct otus_sip_names {
     uint32_t multiplier;
-    uint8_t compact[32];               /* header id by the letter's low five bits */
-    uint8_t slot[OTUS_SIP_NAME_SLOTS]; /* header id */
-    struct otus_sip_name name[OTUS_SIP_NUM_HEADER_IDS];
+    uint8_t compact[32]; /* header id by the letter's low five bits */
+    struct otus_sip_name slot[OTUS_SIP_NAME_SLOTS];
 };
 
 struct otus_sip_parser {
     otus_lines_scan scan;
     struct otus_sip_header *headers;
     uint32_t max_headers;
-    uint32_t last[OTUS_SIP_NUM_HEADER_IDS]; /* of each id seen in this message */
+    uint32_t last[OTUS_SIP_NUM_HEADER_IDS]; /* of each id that this message repeats */
     struct otus_sip_names names;
     struct otus_lines lines;
     struct otus_sdp sdp;
@@ -74,21 +72,19 @@ static inline uint32_t otus_sip_name_slot(uint32_t multiplier, const uint8_t *at
 }
 static_assert(OTUS_SIP_NAME_SLOTS == 1 << 8, "otus_sip_name_slot() gives eight bits");
 
-/* The same for the long form, of 2 to OTUS_SIP_MAX_NAME octets and a colon right behind, where
- * eight octets can be read at `at`, however short the name. */
-static inline uint32_t otus_sip_long_name_id(const struct otus_sip_names *names, const uint8_t *at,
-                                             uint32_t len)
+/* The same for the long form alone, with the colon right behind, where sixteen octets can be read
+ * at `at`, however short the name. NULL where no such name is known. */
+static inline const struct otus_sip_name *otus_sip_find_name(const struct otus_sip_names *names,
+                                                             const uint8_t *at, size_t len)
 {
-    uint32_t id = names->slot[otus_sip_name_slot(names->multiplier, at, len)];
-    const struct otus_sip_name *name = &names->name[id];
-    if (OTUS_UNLIKELY(name->len != len)) /* the free slots' id 0 has a name of no octets */
-        return OTUS_SIP_HEADER_OTHER;
-    uint64_t differs = (otus_load8(at) | name->head_fold) ^ name->head;
-    differs |= (otus_load8(at + name->tail_off) | name->tail_fold) ^ name->tail;
-    differs &= name->mask;
-    if (len > 16)
-        differs |= (otus_load8(at + 8) | name->middle_fold) ^ name->middle;
-    return differs == 0 ? id : OTUS_SIP_HEADER_OTHER;
+    const struct otus_sip_name *name =
+        &names->slot[otus_sip_name_slot(names->multiplier, at, (uint32_t)len)];
+    if (OTUS_UNLIKELY(!otus_equals16(at, name->fold, name->text)))
+        return NULL;
+    if (OTUS_UNLIKELY(len >= 16) && /* the colon was not among the octets that are equal */
+        (name->len != len || ((otus_load8(at + len - 8) | name->tail_fold) ^ name->tail) != 0))
+        return NULL;
+    return name;
 }
 uint8_t otus_sip_method_id(struct otus_sip_text text, struct otus_span method);
 
@@ -174,10 +170,10 @@ static inline bool otus_sip_is_uri(const uint8_t *octets, struct otus_span uri)
 /* A set of header ids as bits of one number. */
 #define OTUS_SIP_BIT(id) ((uint64_t)1 << (id))
 
-/* Fills the message's fields from its headers and names what is wrong with them. seen:
- * OTUS_SIP_BIT() of the ids that there are, repeated: of those there are more than once. */
+/* Fills the message's fields from its headers and names what is wrong with them. repeated:
+ * OTUS_SIP_BIT() of the ids that there are more than once. */
 void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_lines *lines,
-                          uint64_t seen, uint64_t repeated);
+                          uint64_t repeated);
 
 /* --- sip_body.c --- */
 /* Limits the body by Content-Length and reads the SDP in it. */

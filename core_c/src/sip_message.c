@@ -31,22 +31,24 @@ void otus_sip_parser_free(struct otus_sip_parser *parser)
 /* What the walk over the header lines gathers. */
 struct header_walk {
     uint32_t num_headers;
-    uint64_t seen;     /* OTUS_SIP_BIT() of the ids that there are */
-    uint64_t repeated; /* of those that there are more than once */
+    uint64_t repeated; /* OTUS_SIP_BIT() of the ids that there are more than once */
 };
 
-/* Links the header that was written last to the one before of its id. */
+/* Links a header to the one before of its id. */
 static inline void append_header(struct otus_sip_parser *parser, struct otus_sip_message *message,
-                                 struct header_walk *walk, uint32_t id)
+                                 struct header_walk *walk, struct otus_sip_header *header,
+                                 uint32_t id)
 {
     uint32_t index = walk->num_headers++;
-    if (OTUS_LIKELY(!(walk->seen >> id & 1))) {
-        walk->seen |= OTUS_SIP_BIT(id);
+    header->id = (uint16_t)id;
+    header->next = 0;
+    if (OTUS_LIKELY(message->first[id] == 0)) {
         message->first[id] = index + 1;
-    } else {
-        walk->repeated |= OTUS_SIP_BIT(id);
-        parser->headers[parser->last[id]].next = index;
+        return;
     }
+    uint32_t last = walk->repeated >> id & 1 ? parser->last[id] : message->first[id] - 1;
+    walk->repeated |= OTUS_SIP_BIT(id);
+    parser->headers[last].next = index;
     parser->last[id] = index;
 }
 
@@ -80,9 +82,35 @@ static void take_header_line(struct otus_sip_parser *parser, struct otus_sip_mes
     bool has_folds = folded && otus_find(text.octets, text.len, value.off, value.off + value.len,
                                          '\n') != value.off + value.len;
     message->has_folds |= has_folds;
-    parser->headers[walk->num_headers] = (struct otus_sip_header){
-        .name = {line.off, name_len}, .value = value, .id = (uint16_t)id, .folded = has_folds};
-    append_header(parser, message, walk, id);
+    struct otus_sip_header *header = &parser->headers[walk->num_headers];
+    header->name = (struct otus_span){line.off, name_len};
+    header->value = value;
+    header->folded = has_folds;
+    append_header(parser, message, walk, header, id);
+}
+
+/* The id of a name whose long form is not known; false where it is no token. */
+static bool take_other_name(const struct otus_sip_parser *parser, uint32_t *out_id, uint32_t start,
+                            size_t name_len)
+{
+    struct otus_sip_text text = {parser->lines.octets, parser->lines.len};
+    *out_id = name_len == 1 ? otus_sip_name_id(&parser->names, text, start, 1)
+                            : (uint32_t)OTUS_SIP_HEADER_OTHER;
+    return otus_sip_is_token(text.octets, start, start + (uint32_t)name_len);
+}
+
+/* Line ends that take_plain_lines() may go by: the last one known is left alone, since it looks at
+ * the octet behind, and a line starts sixteen octets before the buffer's end or earlier. */
+static const uint32_t *last_plain_end(const struct otus_lines *lines, const uint32_t *first,
+                                      uint32_t room)
+{
+    uint32_t ahead = lines->num - lines->next;
+    if (ahead == 0 || lines->len - lines->start < OTUS_VECTOR_OCTETS)
+        return first;
+    const uint32_t *last = first + (ahead - 1 < room ? ahead - 1 : room);
+    while (last - first > 1 && lines->len - last[-2] <= OTUS_VECTOR_OCTETS)
+        last--;
+    return last;
 }
 
 /* Takes lines as long as they are what nearly all are: a name, its colon at once, a value that
@@ -91,41 +119,40 @@ static void take_plain_lines(struct otus_sip_parser *parser, struct otus_sip_mes
                              struct header_walk *out_walk)
 {
     struct otus_lines *lines = &parser->lines;
-    const uint8_t *octets = lines->octets;
     struct header_walk walk = *out_walk;
-    uint32_t room = parser->max_headers - walk.num_headers;
-    uint32_t ahead = lines->num - lines->next; /* the last of them is left alone */
+    const uint8_t *octets = lines->octets;
     const uint32_t *next = lines->lf + lines->next;
-    const uint32_t *last = next + (ahead == 0 ? 0 : ahead - 1 < room ? ahead - 1 : room);
-    uint32_t start = lines->start;
-    for (; next < last && lines->len - start >= OTUS_VECTOR_OCTETS; next++) {
+    const uint32_t *last = last_plain_end(lines, next, parser->max_headers - walk.num_headers);
+    struct otus_sip_header *header = parser->headers + walk.num_headers;
+    size_t start = lines->start;
+    for (; next < last; next++, header++) {
         const uint8_t *name = octets + start;
-        const uint8_t *lf = octets + *next;
+        uint32_t end = *next;
+        const uint8_t *lf = octets + end;
         size_t name_len = otus_find_in16(name, ':');
         if (OTUS_UNLIKELY(name_len == OTUS_VECTOR_OCTETS))
-            name_len = otus_find(octets, lines->len, start, *next, ':') - start;
+            name_len = otus_find(octets, lines->len, (uint32_t)start, end, ':') - start;
+        const struct otus_sip_name *known = otus_sip_find_name(&parser->names, name, name_len);
+        uint32_t id = OTUS_SIP_HEADER_OTHER;
+        if (OTUS_LIKELY(known != NULL))
+            id = known->id;
+        else if (name_len >= (size_t)(lf - name) ||
+                 !take_other_name(parser, &id, (uint32_t)start, name_len))
+            break;
+        header->name = (struct otus_span){(uint32_t)start, (uint32_t)name_len};
+        if (OTUS_UNLIKELY(lf[-1] != '\r' || (lf[1] <= ' ' && lf[1] != '\r')))
+            break;
         const uint8_t *value = name + name_len + 2;
-        if (OTUS_UNLIKELY(value > lf || lf[-1] != '\r' || (lf[1] <= ' ' && lf[1] != '\r') ||
-                          name_len - 2 > OTUS_SIP_MAX_NAME - 2))
-            break;
-        struct otus_span span = {(uint32_t)(value - octets), (uint32_t)(lf - value) - 1};
+        header->value.off = (uint32_t)(value - octets);
+        header->value.len = (uint32_t)(lf - value) - 1;
         if (OTUS_UNLIKELY(value[-1] != ' ' || value[0] <= ' ' || lf[-2] <= ' '))
-            span = trimmed(octets, span.off - 1, *next - 1);
-        uint32_t id = otus_sip_long_name_id(&parser->names, name, (uint32_t)name_len);
-        if (id == OTUS_SIP_HEADER_OTHER &&
-            !otus_sip_is_token(octets, start, start + (uint32_t)name_len))
-            break;
-        struct otus_sip_header *header = &parser->headers[walk.num_headers];
-        header->name = (struct otus_span){start, (uint32_t)name_len};
-        header->value = span;
-        header->id = (uint16_t)id;
+            header->value = trimmed(octets, header->value.off - 1, end - 1);
         header->folded = 0;
-        header->next = 0;
-        append_header(parser, message, &walk, id);
-        start = *next + 1;
+        append_header(parser, message, &walk, header, id);
+        start = (size_t)end + 1;
     }
     lines->next = (uint32_t)(next - lines->lf);
-    lines->start = start;
+    lines->start = (uint32_t)start;
     *out_walk = walk;
 }
 
@@ -254,7 +281,7 @@ static enum otus_status parse_lines(struct otus_sip_parser *parser,
     out_message->content_length = -1;
     out_message->headers = parser->headers;
 
-    struct header_walk walk = {0, 0, 0};
+    struct header_walk walk = {0, 0};
     uint32_t body = take_headers(parser, out_message, &walk);
     /* RFC 3261 25.1 has CR in front of LF only. Where it stands alone, the line was meant to
      * end: read so, the fields behind are there. */
@@ -262,7 +289,7 @@ static enum otus_status parse_lines(struct otus_sip_parser *parser,
     if (OTUS_UNLIKELY(control < body && octets[control] == '\r') && scan != otus_lines_scan_lone_cr)
         return parse_lines(parser, out_message, octets, len, flags, otus_lines_scan_lone_cr);
     out_message->num_headers = walk.num_headers;
-    otus_sip_take_fields(out_message, &parser->lines, walk.seen, walk.repeated);
+    otus_sip_take_fields(out_message, &parser->lines, walk.repeated);
     if (OTUS_UNLIKELY(parser->lines.first_control < body))
         otus_sip_flag(out_message, OTUS_SIP_ANOMALY_CONTROL_OCTETS);
     if (flags & OTUS_SIP_TRUNCATED)

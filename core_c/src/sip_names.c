@@ -59,43 +59,40 @@ const uint8_t otus_sip_token_octets[256] = {
     ['s'] = 1, ['t'] = 1, ['u'] = 1,  ['v'] = 1, ['w'] = 1, ['x'] = 1, ['y'] = 1, ['z'] = 1,
 };
 
-/* Eight octets of a name from off on, and which bits make them lower case. */
-static void name_word(uint64_t *out_word, uint64_t *out_fold, const char *text, uint32_t len,
-                      uint32_t off)
-{
-    *out_word = *out_fold = 0;
-    for (uint32_t i = 0; i < 8 && off + i < len; i++) {
-        uint8_t octet = otus_lower((uint8_t)text[off + i]);
-        *out_word |= (uint64_t)octet << (8 * i);
-        *out_fold |= (uint64_t)(octet >= 'a' && octet <= 'z' ? 0x20 : 0) << (8 * i);
-    }
-}
-
 static void name_init(struct otus_sip_name *out_name, const char *text, uint32_t id)
 {
     uint32_t len = (uint32_t)strlen(text);
-    uint32_t tail_off = len < 8 ? 0 : len - 8;
-    out_name->id = (uint8_t)id;
-    out_name->len = (uint8_t)len;
-    out_name->tail_off = (uint8_t)tail_off;
-    out_name->mask = len < 8 ? ((uint64_t)1 << (8 * len)) - 1 : UINT64_MAX;
-    name_word(&out_name->head, &out_name->head_fold, text, len, 0);
-    name_word(&out_name->tail, &out_name->tail_fold, text, len, tail_off);
-    name_word(&out_name->middle, &out_name->middle_fold, text, len, len <= 16 ? 0 : 8);
+    memset(out_name->text, 0xff, sizeof out_name->text);
+    memset(out_name->fold, 0xff, sizeof out_name->fold);
+    for (uint32_t i = 0; i < sizeof out_name->text && i <= len; i++) {
+        uint8_t octet = i < len ? otus_lower((uint8_t)text[i]) : ':';
+        out_name->text[i] = octet;
+        out_name->fold[i] = octet >= 'a' && octet <= 'z' ? 0x20 : 0;
+    }
+    for (uint32_t i = 0; len >= 8 && i < 8; i++) {
+        uint64_t octet = otus_lower((uint8_t)text[len - 8 + i]);
+        out_name->tail |= octet << (8 * i);
+        out_name->tail_fold |= (uint64_t)(octet >= 'a' && octet <= 'z' ? 0x20 : 0) << (8 * i);
+    }
+    out_name->id = id;
+    out_name->len = len;
 }
 
 /* Puts each name into the slot of its own; false where two names want the same. */
 static bool fill_slots(struct otus_sip_names *names)
 {
     memset(names->slot, 0, sizeof names->slot);
+    for (uint32_t i = 0; i < OTUS_SIP_NAME_SLOTS; i++)
+        names->slot[i].fold[0] = 0xff; /* and no octet with all bits set is 0, as text is */
     for (uint32_t id = 1; id < OTUS_SIP_NUM_HEADER_IDS; id++) {
-        uint8_t text[OTUS_SIP_MAX_NAME] = ":::"; /* what may stand behind "To" */
-        uint32_t len = names->name[id].len;
+        uint8_t text[OTUS_SIP_MAX_NAME + 1] = ":::"; /* what may stand behind "To" */
+        uint32_t len = (uint32_t)strlen(header_table[id].name);
         memcpy(text, header_table[id].name, len);
-        uint32_t slot = otus_sip_name_slot(names->multiplier, text, len);
-        if (names->slot[slot] != 0)
+        struct otus_sip_name *name =
+            &names->slot[otus_sip_name_slot(names->multiplier, text, len)];
+        if (name->len != 0)
             return false;
-        names->slot[slot] = (uint8_t)id;
+        name_init(name, header_table[id].name, id);
     }
     return true;
 }
@@ -103,11 +100,9 @@ static bool fill_slots(struct otus_sip_names *names)
 void otus_sip_names_init(struct otus_sip_names *out_names)
 {
     memset(out_names, 0, sizeof *out_names);
-    for (uint32_t id = 1; id < OTUS_SIP_NUM_HEADER_IDS; id++) {
-        name_init(&out_names->name[id], header_table[id].name, id);
+    for (uint32_t id = 1; id < OTUS_SIP_NUM_HEADER_IDS; id++)
         if (header_table[id].compact != 0)
             out_names->compact[header_table[id].compact & 0x1f] = (uint8_t)id;
-    }
     /* About one multiplier in forty keeps the names apart. */
     out_names->multiplier = 0x9e3779b1u;
     while (!fill_slots(out_names))
@@ -129,10 +124,11 @@ uint32_t otus_sip_name_id(const struct otus_sip_names *names, struct otus_sip_te
     if (OTUS_UNLIKELY(len > OTUS_SIP_MAX_NAME))
         return OTUS_SIP_HEADER_OTHER;
     /* A copy, since the name may end where the message ends, and with white space. */
-    uint8_t name[OTUS_SIP_MAX_NAME];
+    uint8_t name[OTUS_SIP_MAX_NAME + 1];
     memset(name, ':', sizeof name);
     memcpy(name, at, len);
-    return otus_sip_long_name_id(names, name, len);
+    const struct otus_sip_name *known = otus_sip_find_name(names, name, len);
+    return known != NULL ? known->id : (uint32_t)OTUS_SIP_HEADER_OTHER;
 }
 
 /* RFC 3261 7.1: methods are case-sensitive, so "invite" is an extension method. */

@@ -32,6 +32,7 @@ struct otus_lines {
     uint32_t start;         /* of the line that otus_lines_next() gives next */
     uint32_t next;          /* index into lf */
     uint32_t num;           /* entries of lf */
+    uint32_t marks_end;     /* see otus_marks_reach() */
     uint32_t first_control; /* offset of a control octet not HT, not in CRLF; UINT32_MAX if none */
     otus_lines_scan scan;
     uint32_t lf[OTUS_LINES_WINDOW + OTUS_LINES_SLACK];
@@ -63,6 +64,7 @@ static inline void otus_lines_init(struct otus_lines *lines, const uint8_t *octe
     lines->start = start;
     lines->next = 0;
     lines->num = 0;
+    lines->marks_end = len < 8 ? 0 : len - 8 < OTUS_LINES_MARKED ? len - 8 : OTUS_LINES_MARKED;
     lines->first_control = UINT32_MAX;
     lines->scan = scan;
 }
@@ -92,6 +94,38 @@ static inline bool otus_lines_folds(const struct otus_lines *lines)
 {
     return lines->start < lines->len &&
            (lines->octets[lines->start] == ' ' || lines->octets[lines->start] == '\t');
+}
+
+/* A walk from mark to mark over a header field's value, where one more is known to come: the white
+ * space or the line end behind the value is one. */
+struct otus_marks {
+    const uint8_t *bits;
+    uint32_t base;  /* octet of the message that bit 0 of `ahead` stands for; a multiple of eight */
+    uint64_t ahead; /* marks from base on that are still to come */
+};
+
+/* Whether a value that ends at `end` can be walked over, with eight octets to read behind it. */
+static inline bool otus_marks_reach(const struct otus_lines *lines, uint32_t end)
+{
+    return end <= lines->marks_end;
+}
+
+static inline struct otus_marks otus_marks_from(const struct otus_lines *lines, uint32_t from)
+{
+    const uint8_t *bits = (const uint8_t *)lines->marks;
+    uint64_t ahead = otus_load8(bits + from / 8) & UINT64_MAX << from % 8;
+    return (struct otus_marks){bits, from & ~7u, ahead};
+}
+
+static inline uint32_t otus_marks_next(struct otus_marks *marks)
+{
+    while (OTUS_UNLIKELY(marks->ahead == 0)) {
+        marks->base += 64;
+        marks->ahead = otus_load8(marks->bits + marks->base / 8);
+    }
+    uint32_t at = marks->base + (uint32_t)__builtin_ctzll(marks->ahead);
+    marks->ahead &= marks->ahead - 1;
+    return at;
 }
 
 /* The first marked octet of [from, to), or to. All of it was scanned, and to is not beyond

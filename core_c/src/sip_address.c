@@ -238,12 +238,11 @@ static uint32_t parse_name_and_uri(struct otus_sip_address *address, const struc
     return flags | take_addr_spec(address, lines, from, stop, is_list);
 }
 
-uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
-                                const struct otus_lines *lines, uint32_t *pos, uint32_t end,
-                                bool is_list)
+static __attribute__((noinline)) uint32_t parse_any_address(struct otus_sip_address *out_address,
+                                  const struct otus_lines *lines, uint32_t *pos, uint32_t end,
+                                  bool is_list)
 {
     *out_address = (struct otus_sip_address){0};
-    *pos = otus_skip_space(lines->octets, *pos, end);
     if (*pos == end)
         return OTUS_SIP_FIELD_BAD;
     uint32_t flags = parse_name_and_uri(out_address, lines, pos, end, is_list);
@@ -259,6 +258,95 @@ uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
         *pos = is_list ? otus_find_mark(lines, *pos, end, ',') : end;
     }
     return flags;
+}
+
+/* Whether [from, to), which holds no marks, is `name` or `name=value`. */
+static inline bool is_plain_param(const uint8_t *octets, uint32_t from, uint32_t to)
+{
+    return from != to && octets[from] != '=' && octets[to - 1] != '=';
+}
+
+/* Parameters of an address from the ';' at `at` on, as long as they are tags and such that mean
+ * nothing here; the offset behind them, 0 where there is another. */
+static inline uint32_t take_plain_params(struct otus_sip_address *address, const uint8_t *octets,
+                                         struct otus_marks *marks, uint32_t at)
+{
+    do {
+        uint32_t from = at + 1;
+        at = otus_marks_next(marks);
+        uint32_t name = otus_load4(octets + from) | 0x00202020;
+        if (OTUS_LIKELY(name == otus_load4((const uint8_t *)"tag=")) && at - from > 4) {
+            if (address->tag.len == 0)
+                address->tag = span_of(from + 4, at);
+        } else if ((name & 0xff) == 't' || (name & 0xff) == 'e' || /* a tag? expires? */
+                   !is_plain_param(octets, from, at)) {
+            return 0;
+        }
+    } while (octets[at] == ';');
+    return at;
+}
+
+/* The quoted string that starts at `at`, and the one space that may stand behind it; the offset
+ * behind both, 0 where it has escapes or no end. */
+static inline uint32_t take_plain_name(struct otus_sip_address *address, const uint8_t *octets,
+                                       struct otus_marks *marks, uint32_t at, uint32_t end)
+{
+    uint32_t quote = otus_marks_next(marks);
+    while (octets[quote] == ' ' && quote < end)
+        quote = otus_marks_next(marks);
+    if (octets[quote] != '"' || octets[quote - 1] == '\\')
+        return 0;
+    address->display_name = name_span(at + 1, quote);
+    at = otus_marks_next(marks);
+    if (octets[at] == ' ' && at == quote + 1 && at < end) {
+        at = otus_marks_next(marks);
+        quote++;
+    }
+    return at == quote + 1 ? at : 0;
+}
+
+/* The shape of nearly all addresses, from mark to mark: ["name" ]<uri>[;param]... Moves *pos as
+ * otus_sip_parse_address(). False where it is another; *out_address holds nothing then. */
+static inline bool take_plain_address(struct otus_sip_address *out_address,
+                                      const struct otus_lines *lines, uint32_t *pos, uint32_t end,
+                                      bool is_list)
+{
+    const uint8_t *octets = lines->octets;
+    uint32_t at = *pos;
+    struct otus_marks marks = otus_marks_from(lines, at + 1);
+    out_address->display_name = span_of(0, 0);
+    if (octets[at] == '"')
+        at = take_plain_name(out_address, octets, &marks, at, end);
+    if (octets[at] != '<')
+        return false;
+    uint32_t close = otus_marks_next(&marks);
+    while (octets[close] == ';' || octets[close] == ',')
+        close = otus_marks_next(&marks);
+    out_address->uri = span_of(at + 1, close);
+    if (octets[close] != '>' || !otus_sip_is_uri(octets, span_of(at + 1, close)))
+        return false;
+    out_address->params = out_address->tag = span_of(0, 0);
+    at = close + 1;
+    if (octets[at] == ';') {
+        (void)otus_marks_next(&marks); /* the semicolon */
+        at = take_plain_params(out_address, octets, &marks, at);
+        out_address->params = span_of(close + 1, at);
+    }
+    *pos = at;
+    return at == end || (is_list && at != 0 && octets[at] == ',');
+}
+
+uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
+                                const struct otus_lines *lines, uint32_t *pos, uint32_t end,
+                                bool is_list)
+{
+    uint32_t from = otus_skip_space(lines->octets, *pos, end);
+    *pos = from;
+    if (OTUS_LIKELY(from < end && otus_marks_reach(lines, end) &&
+                    take_plain_address(out_address, lines, pos, end, is_list)))
+        return 0;
+    *pos = from;
+    return parse_any_address(out_address, lines, pos, end, is_list);
 }
 
 /* sent-protocol: "SIP" SLASH "2.0" SLASH transport. Moves *pos to the sent-by. */
@@ -337,12 +425,11 @@ static void take_via_param(struct otus_sip_via *via, const struct otus_lines *li
     }
 }
 
-uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
-                            uint32_t *pos, uint32_t end)
+static __attribute__((noinline)) uint32_t parse_any_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
+                              uint32_t *pos, uint32_t end)
 {
     const uint8_t *octets = lines->octets;
     *out_via = (struct otus_sip_via){0};
-    *pos = otus_skip_space(octets, *pos, end);
     if (!parse_sent_protocol(out_via, lines, pos, end)) {
         *pos = otus_find_mark(lines, *pos, end, ',');
         return OTUS_SIP_FIELD_BAD;
@@ -359,4 +446,80 @@ uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_line
         take_via_param(out_via, lines, &param);
     }
     return flags;
+}
+
+/* The parameter [from, to) of a Via, where it is one of those that nearly all are. */
+static inline bool take_plain_via_param(struct otus_sip_via *via, const uint8_t *octets,
+                                        uint32_t from, uint32_t to)
+{
+    const uint64_t six = 0x202020202020, five = 0x2020202020, eight = 0x2020202020202020;
+    const uint64_t branch = otus_load8((const uint8_t *)"branch=");
+    const uint64_t rport = otus_load8((const uint8_t *)"rport\0\0");
+    uint64_t word = otus_load8(octets + from);
+    if (OTUS_LIKELY(((word | six) & UINT64_MAX >> 8) == branch)) {
+        if (via->branch.len == 0)
+            via->branch = span_of(from + 7, to);
+        return to - from > 7;
+    }
+    if (((word | five) & UINT64_MAX >> 24) == rport) {
+        bool has_value = octets[from + 5] == '=';
+        via->has_rport = true;
+        via->rport = has_value ? span_of(from + 6, to) : span_of(0, 0);
+        return to - from > 6 ? has_value : to - from == 5;
+    }
+    if ((word | eight) == otus_load8((const uint8_t *)"received")) {
+        via->received = span_of(from + 9, to);
+        return to - from > 9 && octets[from + 8] == '=';
+    }
+    uint8_t first = (uint8_t)(word | 0x20);
+    return first != 'b' && first != 'r' && is_plain_param(octets, from, to);
+}
+
+static inline bool is_usual_transport(uint32_t word)
+{
+    return OTUS_LIKELY(word == otus_load4((const uint8_t *)"UDP ")) ||
+           word == otus_load4((const uint8_t *)"TCP ") ||
+           word == otus_load4((const uint8_t *)"TLS ");
+}
+
+/* The shape of nearly all Vias, from mark to mark: SIP/2.0/UDP host[:port][;param]... Moves *pos
+ * as otus_sip_parse_via(). False where it is another; *out_via holds nothing to rely on then. */
+static inline bool take_plain_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
+                                  uint32_t *pos, uint32_t end)
+{
+    enum { PROTOCOL = 8, TRANSPORT = 3, HOST = PROTOCOL + TRANSPORT + 1 };
+    const uint8_t *octets = lines->octets;
+    uint32_t from = *pos;
+    if (end - from <= HOST || memcmp(octets + from, "SIP/2.0/", PROTOCOL) != 0 ||
+        !is_usual_transport(otus_load4(octets + from + PROTOCOL)))
+        return false;
+    *out_via = (struct otus_sip_via){
+        .transport = {from + PROTOCOL, TRANSPORT},
+    };
+    from += HOST;
+    struct otus_marks marks = otus_marks_from(lines, from);
+    uint32_t at = otus_marks_next(&marks);
+    out_via->sent_by = span_of(from, at);
+    if (at == from)
+        return false;
+    while (octets[at] == ';') {
+        from = at + 1;
+        at = otus_marks_next(&marks);
+        if (!take_plain_via_param(out_via, octets, from, at))
+            return false;
+    }
+    *pos = at;
+    return at == end || octets[at] == ',';
+}
+
+uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
+                            uint32_t *pos, uint32_t end)
+{
+    uint32_t from = otus_skip_space(lines->octets, *pos, end);
+    *pos = from;
+    if (OTUS_LIKELY(from < end && otus_marks_reach(lines, end) &&
+                    take_plain_via(out_via, lines, pos, end)))
+        return 0;
+    *pos = from;
+    return parse_any_via(out_via, lines, pos, end);
 }

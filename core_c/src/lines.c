@@ -17,22 +17,19 @@ struct block_masks {
     uint64_t marks;   /* see struct otus_lines */
 };
 
-/* Appends the offsets of the set bits. Four are written whatever the mask
- * holds: most blocks have fewer lines, and a loop over them mispredicts. */
-static inline uint32_t append_lf(uint32_t *lf, uint32_t num, uint64_t mask, uint32_t base,
-                                 uint32_t count)
+/* Writes the offsets of the set bits. Four are written whatever the mask holds: most blocks
+ * have fewer lines, and a loop over them mispredicts. */
+static inline void list_lf(uint32_t *lf, uint64_t mask, uint32_t base)
 {
     const uint64_t stop = (uint64_t)1 << 63; /* keeps ctz defined once the mask is empty */
-    uint32_t *at = lf + num;
     for (uint32_t i = 0; i < 4; i++) {
-        at[i] = base + (uint32_t)__builtin_ctzll(mask | stop);
+        lf[i] = base + (uint32_t)__builtin_ctzll(mask | stop);
         mask &= mask - 1;
     }
     for (uint32_t i = 4; OTUS_UNLIKELY(mask != 0); i++) {
-        at[i] = base + (uint32_t)__builtin_ctzll(mask);
+        lf[i] = base + (uint32_t)__builtin_ctzll(mask);
         mask &= mask - 1;
     }
-    return num + count;
 }
 
 /* Looks closer at a block whose control octets are not all explained by CRLF. */
@@ -53,9 +50,15 @@ static void note_control(struct otus_lines *lines, uint32_t base, uint64_t contr
     }
 }
 
+#define INLINE inline __attribute__((always_inline))
+
+/* What the scan of a vector unit is made of; all of it is inlined into one loop. */
+typedef struct block_masks (*masks_of)(const uint8_t *at); /* of 64 octets */
+typedef void (*list_of)(uint32_t *lf, uint64_t mask, uint32_t base);
+
 /* Takes what a block holds: line ends are listed, control octets judged. */
-static inline uint32_t take_block(struct otus_lines *lines, uint32_t num, uint32_t base,
-                                  struct block_masks masks, uint32_t count)
+static INLINE uint32_t take_block(struct otus_lines *lines, uint32_t num, uint32_t base,
+                                  struct block_masks masks, list_of list)
 {
     /* In a block of whole CRLF lines each control octet is an LF or stands before one. A CR
      * at the very end is explained by the next block, which note_control() looks into. */
@@ -63,15 +66,13 @@ static inline uint32_t take_block(struct otus_lines *lines, uint32_t num, uint32
     uint64_t rest = masks.control & ~explained;
     if (OTUS_UNLIKELY(rest != 0) && lines->first_control == UINT32_MAX)
         note_control(lines, base, rest);
-    return append_lf(lines->lf, num, masks.lf, base, count);
+    list(lines->lf + num, masks.lf, base);
+    return num + (uint32_t)__builtin_popcountll(masks.lf);
 }
-
-/* The masks of the 64 octets at `at`. */
-typedef struct block_masks (*masks_of)(const uint8_t *at);
 
 /* The masks of a last block that is not whole: of the 64 octets that end where the buffer
  * ends, those in front shifted out, so that nothing behind the end is read. */
-static inline struct block_masks last_masks(const struct otus_lines *lines, uint32_t base,
+static INLINE struct block_masks last_masks(const struct otus_lines *lines, uint32_t base,
                                             masks_of masks_at)
 {
     uint8_t padded[OTUS_LINES_BLOCK];
@@ -89,14 +90,8 @@ static inline struct block_masks last_masks(const struct otus_lines *lines, uint
     return masks;
 }
 
-static inline uint32_t count_bits(uint64_t mask)
-{
-    return (uint32_t)__builtin_popcountll(mask);
-}
-
-/* The scan, the same for every vector unit: inlined with the unit's masks_at. */
-static inline __attribute__((always_inline)) void scan_window(struct otus_lines *lines,
-                                                              masks_of masks_at)
+/* The scan, the same for every vector unit. */
+static INLINE void scan_window(struct otus_lines *lines, masks_of masks_at, list_of list)
 {
     uint32_t num = 0;
     uint32_t base = lines->scanned;
@@ -107,12 +102,12 @@ static inline __attribute__((always_inline)) void scan_window(struct otus_lines 
     for (; end - base >= OTUS_LINES_BLOCK; base += OTUS_LINES_BLOCK) {
         struct block_masks masks = masks_at(lines->octets + base);
         *marks++ = masks.marks;
-        num = take_block(lines, num, base, masks, count_bits(masks.lf));
+        num = take_block(lines, num, base, masks, list);
     }
     if (base != end) {
         struct block_masks masks = last_masks(lines, base, masks_at);
         *marks = masks.marks;
-        num = take_block(lines, num, base, masks, count_bits(masks.lf));
+        num = take_block(lines, num, base, masks, list);
     }
     lines->num = num;
     lines->next = 0;
@@ -138,7 +133,7 @@ static struct block_masks portable_masks(const uint8_t *at)
 
 void otus_lines_scan_portable(struct otus_lines *lines)
 {
-    scan_window(lines, portable_masks);
+    scan_window(lines, portable_masks, list_lf);
 }
 
 void otus_lines_scan_lone_cr(struct otus_lines *lines)
@@ -190,7 +185,7 @@ static inline struct block_masks sse2_masks(const uint8_t *at)
 
 static void scan_sse2(struct otus_lines *lines)
 {
-    scan_window(lines, sse2_masks);
+    scan_window(lines, sse2_masks, list_lf);
 }
 
 /* Two vectors of comparisons to one bit an octet. */
@@ -228,19 +223,86 @@ __attribute__((target("avx2,bmi,popcnt"))) static inline struct block_masks avx2
     };
 }
 
+/* As list_lf(), whose stop tzcnt does without. */
+__attribute__((target("avx2,bmi,popcnt"))) static INLINE void avx2_list(uint32_t *lf, uint64_t mask,
+                                                                        uint32_t base)
+{
+    volatile uint32_t *at = lf; /* or the four are gathered in a vector, at twice the price */
+    uint32_t i = 0;
+    for (; i < 4; mask = _blsr_u64(mask))
+        at[i++] = base + (uint32_t)_tzcnt_u64(mask);
+    for (; OTUS_UNLIKELY(mask != 0); mask = _blsr_u64(mask))
+        at[i++] = base + (uint32_t)_tzcnt_u64(mask);
+}
+
 __attribute__((target("avx2,bmi,popcnt"))) static void scan_avx2(struct otus_lines *lines)
 {
-    scan_window(lines, avx2_masks);
+    scan_window(lines, avx2_masks, avx2_list);
 }
 
-otus_lines_scan otus_lines_baseline_scan(void)
+#define TARGET_AVX512 "avx512f,avx512bw,avx512vl,avx512vbmi,avx512vbmi2,bmi,popcnt"
+
+/* Every mark is below 0x40, so that its low six bits say which mark an octet would have to be. */
+static const uint8_t marks_by_low_bits[64] __attribute__((aligned(64))) = {
+    0,    1,    2,    3,    4,    5,    6,    7,    8,    9,    10,   11,   12,  13,   14,   15,
+    16,   17,   18,   19,   20,   21,   22,   23,   24,   25,   26,   27,   28,  29,   30,   31,
+    ' ',  0xff, '"',  0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ',', 0xff, 0xff, 0xff,
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, ';',  '<', 0xff, '>',  0,
+};
+
+__attribute__((target(TARGET_AVX512))) static inline struct block_masks avx512_masks(
+    const uint8_t *at)
 {
-    return scan_sse2;
+    __m512i v = _mm512_loadu_si512(at);
+    __m512i mark = _mm512_permutexvar_epi8(v, _mm512_load_si512(marks_by_low_bits));
+    struct block_masks masks = {
+        _mm512_cmpeq_epi8_mask(v, _mm512_set1_epi8('\n')),
+        _mm512_cmplt_epu8_mask(v, _mm512_set1_epi8(0x20)),
+        _mm512_cmpeq_epi8_mask(v, mark),
+    };
+    /* Or masks are shifted where they are, in registers that take four cycles for it. */
+    __asm__("" : "+r"(masks.lf), "+r"(masks.control));
+    return masks;
 }
 
-otus_lines_scan otus_lines_best_scan(void)
+static const uint8_t block_offsets[64] __attribute__((aligned(64))) = {
+    0,  1,  2,  3,  4,  5,  6,  7,  8,  9,  10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21,
+    22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43,
+    44, 45, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 60, 61, 62, 63,
+};
+
+/* As list_lf(): eight are written at least. */
+__attribute__((target(TARGET_AVX512))) static INLINE void avx512_list(uint32_t *lf, uint64_t mask,
+                                                                      uint32_t base)
 {
-    return otus_has_avx2() ? scan_avx2 : scan_sse2;
+    __m512i found = _mm512_maskz_compress_epi8(mask, _mm512_load_si512(block_offsets));
+    uint32_t num = (uint32_t)_mm_popcnt_u64(mask);
+    for (uint32_t i = 0;;) {
+        __m256i eight = _mm256_cvtepu8_epi32(_mm512_castsi512_si128(found));
+        _mm256_storeu_si256((__m256i *)(void *)(lf + i),
+                            _mm256_add_epi32(eight, _mm256_set1_epi32((int)base)));
+        i += 8;
+        if (OTUS_LIKELY(i >= num))
+            return;
+        found = _mm512_alignr_epi64(_mm512_setzero_si512(), found, 1);
+    }
+}
+
+__attribute__((target(TARGET_AVX512))) static void scan_avx512(struct otus_lines *lines)
+{
+    scan_window(lines, avx512_masks, avx512_list);
+}
+
+uint32_t otus_lines_scans(otus_lines_scan out_scans[OTUS_LINES_MAX_SCANS])
+{
+    uint32_t num = 0;
+    if (otus_has_avx512())
+        out_scans[num++] = scan_avx512;
+    if (otus_has_avx2())
+        out_scans[num++] = scan_avx2;
+    out_scans[num++] = scan_sse2;
+    out_scans[num++] = otus_lines_scan_portable;
+    return num;
 }
 
 #elif OTUS_SEARCH_NEON
@@ -284,29 +346,29 @@ static inline struct block_masks neon_masks(const uint8_t *at)
 
 static void scan_neon(struct otus_lines *lines)
 {
-    scan_window(lines, neon_masks);
+    scan_window(lines, neon_masks, list_lf);
 }
 
-otus_lines_scan otus_lines_baseline_scan(void)
+uint32_t otus_lines_scans(otus_lines_scan out_scans[OTUS_LINES_MAX_SCANS])
 {
-    return scan_neon;
-}
-
-otus_lines_scan otus_lines_best_scan(void)
-{
-    return scan_neon;
+    out_scans[0] = scan_neon;
+    out_scans[1] = otus_lines_scan_portable;
+    return 2;
 }
 
 #else
 
-otus_lines_scan otus_lines_baseline_scan(void)
+uint32_t otus_lines_scans(otus_lines_scan out_scans[OTUS_LINES_MAX_SCANS])
 {
-    return otus_lines_scan_portable;
-}
-
-otus_lines_scan otus_lines_best_scan(void)
-{
-    return otus_lines_scan_portable;
+    out_scans[0] = otus_lines_scan_portable;
+    return 1;
 }
 
 #endif
+
+otus_lines_scan otus_lines_best_scan(void)
+{
+    otus_lines_scan scans[OTUS_LINES_MAX_SCANS];
+    (void)otus_lines_scans(scans);
+    return scans[0];
+}

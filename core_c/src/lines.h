@@ -15,6 +15,7 @@
 enum {
     OTUS_LINES_WINDOW = 2048, /* octets scanned at a time: most messages in one go */
     OTUS_LINES_BLOCK = 64,
+    OTUS_LINES_MAX_SCANS = 4,
     OTUS_LINES_SLACK = 8,      /* entries that the scan may scribble behind the last */
     OTUS_LINES_MARKED = 65536, /* octets that have marks: a datagram; behind, octets are searched */
 };
@@ -48,9 +49,10 @@ struct otus_line {
     bool has_cr;  /* the line end was CRLF */
 };
 
-/* The fastest scan that this machine runs; all give the same result. */
+/* The scans that this machine runs, the fastest first; all give the same result. Returns how
+ * many there are. */
+uint32_t otus_lines_scans(otus_lines_scan out_scans[OTUS_LINES_MAX_SCANS]);
 otus_lines_scan otus_lines_best_scan(void);
-otus_lines_scan otus_lines_baseline_scan(void); /* what every machine of its kind runs */
 void otus_lines_scan_portable(struct otus_lines *lines);
 /* The same, and a CR that no LF follows ends a line as well. */
 void otus_lines_scan_lone_cr(struct otus_lines *lines);

@@ -238,9 +238,9 @@ static uint32_t parse_name_and_uri(struct otus_sip_address *address, const struc
     return flags | take_addr_spec(address, lines, from, stop, is_list);
 }
 
-static __attribute__((noinline)) uint32_t parse_any_address(struct otus_sip_address *out_address,
-                                  const struct otus_lines *lines, uint32_t *pos, uint32_t end,
-                                  bool is_list)
+uint32_t otus_sip_parse_any_address(struct otus_sip_address *out_address,
+                                    const struct otus_lines *lines, uint32_t *pos, uint32_t end,
+                                    bool is_list)
 {
     *out_address = (struct otus_sip_address){0};
     if (*pos == end)
@@ -278,8 +278,7 @@ static inline uint32_t take_plain_params(struct otus_sip_address *address, const
         if (OTUS_LIKELY(name == otus_load4((const uint8_t *)"tag=")) && at - from > 4) {
             if (address->tag.len == 0)
                 address->tag = span_of(from + 4, at);
-        } else if ((name & 0xff) == 't' || (name & 0xff) == 'e' || /* a tag? expires? */
-                   !is_plain_param(octets, from, at)) {
+        } else if ((name & 0xff) == 'e' /* expires? */ || !is_plain_param(octets, from, at)) {
             return 0;
         }
     } while (octets[at] == ';');
@@ -298,7 +297,7 @@ static inline uint32_t take_plain_name(struct otus_sip_address *address, const u
         return 0;
     address->display_name = name_span(at + 1, quote);
     at = otus_marks_next(marks);
-    if (octets[at] == ' ' && at == quote + 1 && at < end) {
+    if (octets[at] == ' ' && at < end) {
         at = otus_marks_next(marks);
         quote++;
     }
@@ -346,7 +345,7 @@ uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
                     take_plain_address(out_address, lines, pos, end, is_list)))
         return 0;
     *pos = from;
-    return parse_any_address(out_address, lines, pos, end, is_list);
+    return otus_sip_parse_any_address(out_address, lines, pos, end, is_list);
 }
 
 /* sent-protocol: "SIP" SLASH "2.0" SLASH transport. Moves *pos to the sent-by. */
@@ -425,8 +424,8 @@ static void take_via_param(struct otus_sip_via *via, const struct otus_lines *li
     }
 }
 
-static __attribute__((noinline)) uint32_t parse_any_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
-                              uint32_t *pos, uint32_t end)
+uint32_t otus_sip_parse_any_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
+                                uint32_t *pos, uint32_t end)
 {
     const uint8_t *octets = lines->octets;
     *out_via = (struct otus_sip_via){0};
@@ -471,8 +470,7 @@ static inline bool take_plain_via_param(struct otus_sip_via *via, const uint8_t 
         via->received = span_of(from + 9, to);
         return to - from > 9 && octets[from + 8] == '=';
     }
-    uint8_t first = (uint8_t)(word | 0x20);
-    return first != 'b' && first != 'r' && is_plain_param(octets, from, to);
+    return is_plain_param(octets, from, to);
 }
 
 static inline bool is_usual_transport(uint32_t word)
@@ -521,5 +519,5 @@ uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_line
                     take_plain_via(out_via, lines, pos, end)))
         return 0;
     *pos = from;
-    return parse_any_via(out_via, lines, pos, end);
+    return otus_sip_parse_any_via(out_via, lines, pos, end);
 }

@@ -155,6 +155,16 @@ uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
 uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_lines *lines,
                             uint32_t *pos, uint32_t end);
 
+/* The same for any value, white space in front of it skipped: what the two above say of the
+ * shapes that they read by a shorter way is what these say. */
+__attribute__((noinline)) uint32_t otus_sip_parse_any_address(struct otus_sip_address *out_address,
+                                                              const struct otus_lines *lines,
+                                                              uint32_t *pos, uint32_t end,
+                                                              bool is_list);
+__attribute__((noinline)) uint32_t otus_sip_parse_any_via(struct otus_sip_via *out_via,
+                                                          const struct otus_lines *lines,
+                                                          uint32_t *pos, uint32_t end);
+
 /* --- sip_fields.c --- */
 /* 1*DIGIT up to max; false on anything else. */
 bool otus_sip_parse_number(uint64_t *out_number, const uint8_t *octets, struct otus_span value,

@@ -88,8 +88,7 @@ static bool fill_slots(struct otus_sip_names *names)
         uint8_t text[OTUS_SIP_MAX_NAME + 1] = ":::"; /* what may stand behind "To" */
         uint32_t len = (uint32_t)strlen(header_table[id].name);
         memcpy(text, header_table[id].name, len);
-        struct otus_sip_name *name =
-            &names->slot[otus_sip_name_slot(names->multiplier, text, len)];
+        struct otus_sip_name *name = &names->slot[otus_sip_name_slot(names->multiplier, text, len)];
         if (name->len != 0)
             return false;
         name_init(name, header_table[id].name, id);

@@ -139,15 +139,17 @@ static void test_marks(otus_lines_scan scan, const uint8_t *octets, uint32_t len
 static void test_lines(void)
 {
     uint32_t state = 2;
-    otus_lines_scan scans[] = {otus_lines_best_scan(), otus_lines_baseline_scan(),
-                               otus_lines_scan_portable};
+    otus_lines_scan scans[OTUS_LINES_MAX_SCANS];
+    uint32_t num_scans = otus_lines_scans(scans);
+    CHECK(num_scans > 0 && scans[0] == otus_lines_best_scan() &&
+          scans[num_scans - 1] == otus_lines_scan_portable);
     for (int round = 0; round < NUM_ROUNDS; round++) {
         uint32_t len = next_random(&state) % MAX_LEN;
         struct guard_buffer buffer = guard_new(len);
         fill(buffer.octets, len, &state);
         uint32_t start = next_random(&state) % (len + 1);
         struct walk want = walk_plain(buffer.octets, len, start);
-        for (size_t i = 0; i < sizeof scans / sizeof scans[0]; i++) {
+        for (uint32_t i = 0; i < num_scans; i++) {
             struct walk got = walk_lines(scans[i], buffer.octets, len, start);
             CHECK_EQ(got.num, want.num);
             CHECK(got.hash == want.hash);

@@ -21,9 +21,16 @@ bool otus_sip_parse_number(uint64_t *out_number, const uint8_t *octets, struct o
     enum { SAFE_DIGITS = 19 }; /* 10^19 - 1 is below 2^64 */
     const uint8_t *at = octets + value.off;
     uint64_t number = 0;
-    for (uint32_t i = 0; i < value.len; i++) {
-        uint64_t digit = (uint64_t)at[i] - '0';
-        if (digit > 9 || (i >= SAFE_DIGITS && (max < digit || number > (max - digit) / 10)))
+    uint32_t safe = value.len < SAFE_DIGITS ? value.len : SAFE_DIGITS;
+    for (uint32_t i = 0; i < safe; i++) {
+        uint32_t digit = at[i] - (uint32_t)'0';
+        if (digit > 9)
+            return false;
+        number = number * 10 + digit;
+    }
+    for (uint32_t i = safe; OTUS_UNLIKELY(i < value.len); i++) {
+        uint64_t digit = at[i] - (uint64_t)'0';
+        if (digit > 9 || max < digit || number > (max - digit) / 10)
             return false;
         number = number * 10 + digit;
     }
@@ -101,6 +108,27 @@ static void take_contacts(struct otus_sip_message *message, const struct otus_li
     flag_field(message, flags, OTUS_SIP_ANOMALY_BAD_CONTACT);
 }
 
+/* What stands in CSeq as a method; false where it is no token. RFC 3261 8.1.1.5: the method part
+ * of CSeq MUST match that of the request. */
+static bool take_cseq_method(struct otus_sip_message *message, const struct otus_lines *lines,
+                             struct otus_span method)
+{
+    struct otus_sip_text text = {lines->octets, lines->len};
+    message->cseq_method = method;
+    if (!message->is_request) {
+        message->method_id = otus_sip_method_id(text, method);
+        if (message->method_id != OTUS_SIP_METHOD_OTHER)
+            return true;
+    } else if (method.len == message->method.len &&
+               memcmp(text.octets + method.off, text.octets + message->method.off, method.len) ==
+                   0) {
+        return true;
+    } else if (method.len != 0) {
+        otus_sip_flag(message, OTUS_SIP_ANOMALY_CSEQ_METHOD_MISMATCH);
+    }
+    return otus_sip_is_token(text.octets, method.off, method.off + method.len);
+}
+
 /* RFC 3261 20.16: CSeq = 1*DIGIT LWS Method, below 2**32. A number stays readable whatever
  * stands behind it, and "1INVITE" has both. */
 static void take_cseq(struct otus_sip_message *message, const struct otus_lines *lines,
@@ -118,11 +146,10 @@ static void take_cseq(struct otus_sip_message *message, const struct otus_lines 
     }
     uint32_t method = otus_skip_space(lines->octets, digits_end, end);
     uint64_t number = 0;
-    message->cseq_method = span_of(method, end);
     message->has_cseq =
         otus_sip_parse_number(&number, lines->octets, span_of(from, digits_end), UINT32_MAX);
     message->cseq = (uint32_t)number;
-    if (is_glued || !message->has_cseq || !otus_sip_is_token(lines->octets, method, end))
+    if (!take_cseq_method(message, lines, span_of(method, end)) || is_glued || !message->has_cseq)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_CSEQ);
 }
 

@@ -225,20 +225,6 @@ static void check_mandatory(struct otus_sip_message *message)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_MISSING_MAX_FORWARDS);
 }
 
-/* RFC 3261 8.1.1.5: the method part of CSeq MUST match that of the request. */
-static void check_method(struct otus_sip_message *message, struct otus_sip_text text)
-{
-    struct otus_span cseq = message->cseq_method;
-    if (!message->is_request) {
-        message->method_id = otus_sip_method_id(text, cseq);
-        return;
-    }
-    if (cseq.len != 0 &&
-        (cseq.len != message->method.len ||
-         memcmp(text.octets + cseq.off, text.octets + message->method.off, cseq.len) != 0))
-        otus_sip_flag(message, OTUS_SIP_ANOMALY_CSEQ_METHOD_MISMATCH);
-}
-
 /* The first line that is not empty. RFC 3261 7.5 wants CRLFs before a message skipped on
  * streams, where the framer has done so; in a datagram they are out of place. */
 static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_message *message,
@@ -295,7 +281,6 @@ static enum otus_status parse_lines(struct otus_sip_parser *parser,
     if (flags & OTUS_SIP_TRUNCATED)
         otus_sip_flag(out_message, OTUS_SIP_ANOMALY_TRUNCATED);
     check_mandatory(out_message);
-    check_method(out_message, text);
     otus_sip_take_body(parser, out_message, body, flags);
     return OTUS_OK;
 }

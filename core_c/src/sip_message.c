@@ -28,31 +28,39 @@ void otus_sip_parser_free(struct otus_sip_parser *parser)
     free(parser);
 }
 
+/* What hot loops call for lines that few messages have: kept out of their registers. */
+#define NOINLINE __attribute__((noinline))
+
 /* What the walk over the header lines gathers. */
 struct header_walk {
     uint32_t num_headers;
     uint64_t repeated; /* OTUS_SIP_BIT() of the ids that there are more than once */
 };
 
-/* Links a header to the one before of its id. */
-static inline void append_header(struct otus_sip_parser *parser, struct otus_sip_message *message,
-                                 struct header_walk *walk, struct otus_sip_header *header,
-                                 uint32_t id)
+/* Links header `index` to the one before of its id, which there is. */
+static NOINLINE void link_repeated(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                                   uint64_t *repeated, uint32_t id, uint32_t index)
 {
-    uint32_t index = walk->num_headers++;
-    header->id = (uint16_t)id;
-    header->next = 0;
-    if (OTUS_LIKELY(message->first[id] == 0)) {
-        message->first[id] = index + 1;
-        return;
-    }
-    uint32_t last = walk->repeated >> id & 1 ? parser->last[id] : message->first[id] - 1;
-    walk->repeated |= OTUS_SIP_BIT(id);
+    uint32_t last = *repeated >> id & 1 ? parser->last[id] : message->first[id] - 1;
+    *repeated |= OTUS_SIP_BIT(id);
     parser->headers[last].next = index;
     parser->last[id] = index;
 }
 
-static inline struct otus_span trimmed(const uint8_t *octets, uint32_t from, uint32_t to)
+/* Gives a header that was read its id, and its place among those of this id. */
+static inline void place_header(struct otus_sip_parser *parser, struct otus_sip_message *message,
+                                uint64_t *repeated, uint32_t id, uint32_t index,
+                                struct otus_sip_header *header)
+{
+    header->id = (uint16_t)id;
+    header->next = 0;
+    if (OTUS_LIKELY(message->first[id] == 0))
+        message->first[id] = index + 1;
+    else
+        link_repeated(parser, message, repeated, id, index);
+}
+
+static NOINLINE struct otus_span trimmed(const uint8_t *octets, uint32_t from, uint32_t to)
 {
     from = otus_skip_space(octets, from, to);
     return (struct otus_span){from, otus_trim_space(octets, from, to) - from};
@@ -86,17 +94,25 @@ static void take_header_line(struct otus_sip_parser *parser, struct otus_sip_mes
     header->name = (struct otus_span){line.off, name_len};
     header->value = value;
     header->folded = has_folds;
-    append_header(parser, message, walk, header, id);
+    place_header(parser, message, &walk->repeated, id, walk->num_headers++, header);
 }
 
-/* The id of a name whose long form is not known; false where it is no token. */
-static bool take_other_name(const struct otus_sip_parser *parser, uint32_t *out_id, uint32_t start,
-                            size_t name_len)
+enum { NO_NAME = OTUS_SIP_NUM_HEADER_IDS };
+
+/* The id of a name whose long form is not known; NO_NAME where it is no token. */
+static NOINLINE uint32_t other_name_id(const struct otus_sip_parser *parser, struct otus_span name)
 {
     struct otus_sip_text text = {parser->lines.octets, parser->lines.len};
-    *out_id = name_len == 1 ? otus_sip_name_id(&parser->names, text, start, 1)
-                            : (uint32_t)OTUS_SIP_HEADER_OTHER;
-    return otus_sip_is_token(text.octets, start, start + (uint32_t)name_len);
+    if (!otus_sip_is_token(text.octets, name.off, name.off + name.len))
+        return NO_NAME;
+    return name.len == 1 ? otus_sip_name_id(&parser->names, text, name.off, 1)
+                         : (uint32_t)OTUS_SIP_HEADER_OTHER;
+}
+
+/* The length of a name of sixteen octets or more, or of a line up to `end` without a colon. */
+static NOINLINE size_t long_name_len(const struct otus_lines *lines, size_t start, uint32_t end)
+{
+    return otus_find(lines->octets, lines->len, (uint32_t)start, end, ':') - start;
 }
 
 /* Line ends that take_plain_lines() may go by: the last one known is left alone, since it looks at
@@ -116,30 +132,29 @@ static const uint32_t *last_plain_end(const struct otus_lines *lines, const uint
 /* Takes lines as long as they are what nearly all are: a name, its colon at once, a value that
  * is not folded, CRLF, and more lines behind. The other lines are take_header_line()'s. */
 static void take_plain_lines(struct otus_sip_parser *parser, struct otus_sip_message *message,
-                             struct header_walk *out_walk)
+                             struct header_walk *walk)
 {
     struct otus_lines *lines = &parser->lines;
-    struct header_walk walk = *out_walk;
     const uint8_t *octets = lines->octets;
     const uint32_t *next = lines->lf + lines->next;
-    const uint32_t *last = last_plain_end(lines, next, parser->max_headers - walk.num_headers);
-    struct otus_sip_header *header = parser->headers + walk.num_headers;
+    const uint32_t *last = last_plain_end(lines, next, parser->max_headers - walk->num_headers);
+    struct otus_sip_header *header = parser->headers + walk->num_headers;
+    uint32_t index = walk->num_headers;
     size_t start = lines->start;
-    for (; next < last; next++, header++) {
+    for (; next < last; next++, header++, index++) {
         const uint8_t *name = octets + start;
         uint32_t end = *next;
         const uint8_t *lf = octets + end;
         size_t name_len = otus_find_in16(name, ':');
         if (OTUS_UNLIKELY(name_len == OTUS_VECTOR_OCTETS))
-            name_len = otus_find(octets, lines->len, (uint32_t)start, end, ':') - start;
+            name_len = long_name_len(lines, start, end);
         const struct otus_sip_name *known = otus_sip_find_name(&parser->names, name, name_len);
-        uint32_t id = OTUS_SIP_HEADER_OTHER;
-        if (OTUS_LIKELY(known != NULL))
-            id = known->id;
-        else if (name_len >= (size_t)(lf - name) ||
-                 !take_other_name(parser, &id, (uint32_t)start, name_len))
-            break;
         header->name = (struct otus_span){(uint32_t)start, (uint32_t)name_len};
+        uint32_t id = OTUS_LIKELY(known != NULL) ? known->id
+                      : name_len < end - start   ? other_name_id(parser, header->name)
+                                                 : (uint32_t)NO_NAME;
+        if (OTUS_UNLIKELY(id == NO_NAME))
+            break;
         if (OTUS_UNLIKELY(lf[-1] != '\r' || (lf[1] <= ' ' && lf[1] != '\r')))
             break;
         const uint8_t *value = name + name_len + 2;
@@ -148,12 +163,12 @@ static void take_plain_lines(struct otus_sip_parser *parser, struct otus_sip_mes
         if (OTUS_UNLIKELY(value[-1] != ' ' || value[0] <= ' ' || lf[-2] <= ' '))
             header->value = trimmed(octets, header->value.off - 1, end - 1);
         header->folded = 0;
-        append_header(parser, message, &walk, header, id);
+        place_header(parser, message, &walk->repeated, id, index, header);
         start = (size_t)end + 1;
     }
     lines->next = (uint32_t)(next - lines->lf);
     lines->start = (uint32_t)start;
-    *out_walk = walk;
+    walk->num_headers = index;
 }
 
 /* A line end that is no CRLF. */

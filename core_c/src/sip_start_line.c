@@ -133,9 +133,34 @@ static void take_status(struct otus_sip_message *message, struct otus_sip_text t
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
 }
 
+/* Three digits from 100 to 699; 0 where it is anything else. */
+static inline uint32_t status_code(const uint8_t *at)
+{
+    uint32_t hundreds = at[0] - (uint32_t)'0', tens = at[1] - (uint32_t)'0';
+    uint32_t ones = at[2] - (uint32_t)'0';
+    bool is_code = hundreds - 1 < 6 && tens < 10 && ones < 10;
+    return is_code ? 100 * hundreds + 10 * tens + ones : 0;
+}
+
+/* "SIP/2.0 200 OK" as RFC 3261 7.2 has it; false where it is not quite so. */
+static inline bool take_plain_status(struct otus_sip_message *message, struct otus_sip_text text,
+                                     uint32_t from, uint32_t to)
+{
+    enum { CODE = 8, REASON = 12 };
+    const uint8_t *at = text.octets + from;
+    if (to - from < REASON || memcmp(at, "SIP/2.0 ", CODE) != 0 || at[REASON - 1] != ' ')
+        return false;
+    message->status_code = (uint16_t)status_code(at + CODE);
+    message->reason = (struct otus_span){from + REASON, to - from - REASON};
+    return message->status_code != 0;
+}
+
 static bool parse_status_line(struct otus_sip_message *message, struct otus_sip_text text,
                               uint32_t from, uint32_t to)
 {
+    if (OTUS_LIKELY(take_plain_status(message, text, from, to)))
+        return true;
+    message->reason = (struct otus_span){0, 0};
     uint32_t end = otus_find2(text.octets, text.len, from, to, ' ', '\t');
     if (end == to)
         return false;

@@ -86,7 +86,7 @@ class FinishedBatch:
         self._body = body
         self._attributes = CODEC_IDS[codec]
         self._producer = (-1, -1, -1)
-        self._buffer: bytes | None = None
+        self._buffer: bytearray | None = None
 
     def append(self, **_: Any) -> None:
         """Says that there is no room."""
@@ -110,24 +110,23 @@ class FinishedBatch:
         self._producer = (producer_id, epoch, base_sequence)
         self._buffer = None
 
-    def _build(self) -> bytes:
+    def _build(self) -> bytearray:
         if self._buffer is None:
-            covered = b"".join(
-                (
-                    _COVERED.pack(
-                        self._attributes,
-                        self._num_records - 1,
-                        self._base_ts_ms,
-                        self._max_ts_ms,
-                        *self._producer,
-                        self._num_records,
-                    ),
-                    self._body,
-                )
+            buffer = bytearray(HEADER_OCTETS)
+            buffer += self._body
+            _COVERED.pack_into(
+                buffer,
+                _FRONT.size,
+                self._attributes,
+                self._num_records - 1,
+                self._base_ts_ms,
+                self._max_ts_ms,
+                *self._producer,
+                self._num_records,
             )
-            length = _FRONT.size - _LENGTH_FROM + len(covered)
-            front = _FRONT.pack(0, length, -1, 2, calc_crc32c(covered))
-            self._buffer = front + covered
+            crc = calc_crc32c(memoryview(buffer)[_FRONT.size :])
+            _FRONT.pack_into(buffer, 0, 0, len(buffer) - _LENGTH_FROM, -1, 2, crc)
+            self._buffer = buffer
         return self._buffer
 
 

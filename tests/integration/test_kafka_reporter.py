@@ -72,7 +72,14 @@ async def test_another_client_reads_what_was_reported(
 
 @pytest.mark.parametrize(
     ("value", "compression"),
-    [("json", "none"), ("json", "gzip"), ("protobuf", "snappy"), ("json", "lz4"), ("json", "zstd")],
+    [
+        ("json", "none"),
+        ("json", "gzip"),
+        ("protobuf", "snappy"),
+        ("json", "lz4"),
+        ("json", "zstd"),
+        ("raw", "zstd"),
+    ],
 )
 async def test_a_capture_reaches_another_client(
     kafka: Address, topic_name: TopicName, tmp_path: Path, value: str, compression: str
@@ -93,20 +100,25 @@ async def test_a_capture_reaches_another_client(
     await run_task(task)
     account = task.deliveries[1].account()
     assert (account.reported, account.imbalance) == (400, 0)
+    value_name = "payload" if value == "raw" else value
     wanted = {
-        getattr(one, value)(i): (one.key(i), one.labels(i))
+        getattr(one, value_name)(i): (one.key(i), one.labels(i), one.packet(i))
         for one in collector.batches
         for i in range(len(one))
     }
     messages = read(kafka.bootstrap, topic, 400)
     assert len(messages) == len(wanted) == 400
     for message in messages:
-        key, labels = wanted[message.value()]
+        key, labels, packet = wanted[message.value()]
+        network = {
+            "src_ip": packet.src_ip, "src_port": str(packet.src_port), "dst_ip": packet.dst_ip,
+            "dst_port": str(packet.dst_port), "protocol": packet.protocol_name,
+        } if value == "raw" else {}  # fmt: skip
         headers = {name: octets.decode() for name, octets in message.headers()}
         assert message.key() == key
         assert headers == {
             "task_id": "test", "agent_id": "agent-1", "pipeline_id": "test-0",
-            "payload_type": "sip", **labels,
+            "payload_type": "sip", **network, **labels,
         }  # fmt: skip
 
 

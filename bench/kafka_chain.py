@@ -17,6 +17,8 @@ second, and captured with AF_PACKET. Printed, as JSON with --json:
   speed is what the window holds (with --rate packets are read at that pace);
 - live: where packets were lost, if any were.
 
+The lean configuration is `--value raw`; what it and others leave out: docs/operations.md.
+
 From memory, reading is held back while the reporter has more than --window octets, so
 that nothing is lost: what is measured is what the chain can carry, not what it can drop.
 """

@@ -34,7 +34,7 @@ const char *otus_sdp_static_encoding(uint8_t payload_type)
 static inline uint32_t find_space(const struct sdp_reader *reader, uint32_t from, uint32_t to)
 {
     if (OTUS_LIKELY(reader->text.len - from >= OTUS_VECTOR_OCTETS)) {
-        uint32_t first = otus_find_in16(reader->text.octets + from, ' ');
+        uint32_t first = (uint32_t)otus_find_in16(reader->text.octets + from, ' ');
         if (from + first >= to)
             return to;
         if (first < OTUS_VECTOR_OCTETS)

@@ -66,7 +66,8 @@ static inline void otus_lines_init(struct otus_lines *lines, const uint8_t *octe
     lines->start = start;
     lines->next = 0;
     lines->num = 0;
-    lines->marks_end = len < 8 ? 0 : len - 8 < OTUS_LINES_MARKED ? len - 8 : OTUS_LINES_MARKED;
+    uint32_t last = len < 8 ? 0 : len - 8;
+    lines->marks_end = last < OTUS_LINES_MARKED ? last : OTUS_LINES_MARKED - 1;
     lines->first_control = UINT32_MAX;
     lines->scan = scan;
 }
@@ -106,7 +107,8 @@ struct otus_marks {
     uint64_t ahead; /* marks from base on that are still to come */
 };
 
-/* Whether a value that ends at `end` can be walked over, with eight octets to read behind it. */
+/* Whether a value that ends at `end`, whose mark is the walk's last, can be walked over, with eight
+ * octets to read behind it. */
 static inline bool otus_marks_reach(const struct otus_lines *lines, uint32_t end)
 {
     return end <= lines->marks_end;

@@ -130,8 +130,29 @@ static void test_values(void)
     }
 }
 
+/* Behind the last octet that has marks, no value is walked over: windows there write over each
+ * other's marks, and the walk would find no end. */
+static void test_values_where_marks_end(void)
+{
+    static const char address[] = "<sip:a@b>;tag=1", via[] = "SIP/2.0/UDP h;branch=z9hG4bK1";
+    static struct otus_lines lines;
+    for (uint32_t end = OTUS_LINES_MARKED - 2; end <= OTUS_LINES_MARKED + 2; end++) {
+        struct guard_buffer buffer = guard_new(end + 4 * OTUS_LINES_WINDOW);
+        memset(buffer.octets, 'a', buffer.len);
+        memcpy(buffer.octets + end, "\r\nX: ", 5);
+        memcpy(buffer.octets + end - strlen(address), address, strlen(address));
+        scan(&lines, &buffer);
+        compare_address(&lines, end - (uint32_t)strlen(address), end, false);
+        memcpy(buffer.octets + end - strlen(via), via, strlen(via));
+        scan(&lines, &buffer);
+        compare_via(&lines, end - (uint32_t)strlen(via), end);
+        guard_free(&buffer);
+    }
+}
+
 int main(void)
 {
     test_values();
+    test_values_where_marks_end();
     return check_summary();
 }

@@ -108,6 +108,8 @@ def _encode(
     scratch = ffi.new("uint32_t[]", from_.num_partitions)
     num_sections, octets = ffi.new("uint32_t *"), ffi.new("uint32_t *")
     check(lib.otus_kafka_measure(places, sections, num_sections, octets, scratch, from_))
+    if not num_sections[0]:
+        return [], _left_out(places, counts, parts)
     out = room(octets[0])
     with ffi.from_buffer("uint8_t[]", out, require_writable=True) as target:
         check(lib.otus_kafka_write(target, len(out), sections, num_sections[0], places, from_))

@@ -227,6 +227,21 @@ def test_large_and_damaged_records_are_named_and_left_out() -> None:
     assert [one[1] for one in made] == [4]
 
 
+@pytest.mark.parametrize("value", ["json", "raw"])
+def test_a_first_batch_of_large_records_alone_is_cut_down(value: str) -> None:
+    """Where the core encodes none, the reporter does, whatever came before."""
+    maker = BatchMaker()
+    body = b'{"body":"%s"}' % (b"x" * 5000)
+    maker.add(body, b"key")
+    coding = encoder(compression="none", value=value, max_message_octets=1500)
+    finished, lost = coding.encode([(maker.batch(), None)], 1)
+    assert not lost
+    [(_, record)] = [one for batch in finished for one in read_batch(batch)]
+    assert 0 < len(record.value) < 1500
+    original = len(body) - (value == "raw")
+    assert ("otus-oversize", str(original).encode()) in list(record.headers)
+
+
 def test_only_the_records_that_are_meant() -> None:
     """Positions count what is alive; the value may be the other form; patterns choose headers."""
     maker = BatchMaker()

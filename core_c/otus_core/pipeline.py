@@ -25,6 +25,9 @@ LATENCY_STAGES: Final = ("decode", "parse", "process", "encode", "capture")
 WORTH_GIVING: Final = 1 << 20
 # Blocks that wait for the next batches: one being encoded, one being sent.
 MAX_SPARE: Final = 2
+# Blocks that may be away at once. Further batches wait for a reporter that lags, where
+# what they hold is counted: copies hold no more than that, blocks hold it all.
+MAX_AWAY: Final = 4
 
 
 class Output(IntFlag):
@@ -379,6 +382,7 @@ class Pipeline:
         self._batch = lib.otus_pipeline_batch(self._handle)
         self._next_stage = ffi.new("uint32_t *")
         self._spare: deque[Any] = deque(maxlen=MAX_SPARE)
+        self._loans: deque[None] = deque([None] * MAX_AWAY)  # one for each block that may go
         self._label_names: list[str] = []
         self._last: tuple[dict[str, dict[str, int]], CaptureStats, dict[str, Latency]] | None = None
 
@@ -435,17 +439,19 @@ class Pipeline:
             CoreError: out of memory; the batch stays.
 
         Lifetime: a large batch takes its memory along, which comes back for another one
-            when nothing refers to it any more; a small one is copied.
+            when nothing refers to it any more. A small one is copied, and so is one
+            while MAX_AWAY others are still out.
         """
         native = self._batch
-        if native.arena.used < WORTH_GIVING:
+        if native.arena.used < WORTH_GIVING or not self._loans:
             return self.snapshot()
         records = native.num_records * ffi.sizeof("struct otus_record")
         arena = native.max_records * ffi.sizeof("struct otus_record")
         end = arena + native.arena.used
         memory = ffi.new("void **", self._take_spare())
         check(lib.otus_pipeline_exchange(self._handle, memory))
-        owned = ffi.gc(memory[0], partial(_give_back, self._spare))
+        self._loans.pop()
+        owned = ffi.gc(memory[0], partial(_give_back, self._spare, self._loans))
         view = memoryview(ffi.buffer(owned, end)).toreadonly()
         return Batch(view[:records], view[arena:], self._envelope, self.label_names())
 
@@ -575,9 +581,10 @@ class Pipeline:
             lib.otus_pipeline_close(handle)
 
 
-def _give_back(spare: deque[Any], memory: Any) -> None:
+def _give_back(spare: deque[Any], loans: deque[None], memory: Any) -> None:
     """Keep a batch's memory for the next one; what is one too many is freed."""
     spare.append(ffi.gc(memory, lib.free))
+    loans.append(None)
 
 
 def _octets(value: str) -> bytes:

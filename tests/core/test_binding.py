@@ -11,6 +11,7 @@ import pytest
 import otus_core
 from otus_core import DropReason, Output, Pipeline, PipelineConfig, Stage, StageKind
 from otus_core.native import ffi
+from otus_core.pipeline import MAX_AWAY
 
 SIP = (
     b"INVITE sip:bob@example.com SIP/2.0\r\n"
@@ -137,6 +138,24 @@ def test_memory_handed_over_comes_back_when_nothing_refers_to_it() -> None:
     kept = [next_batch(), next_batch(), next_batch()]
     del kept
     assert len(p._spare) == 2
+    p.close()
+
+
+def test_batches_that_wait_hold_no_more_than_they_count_for() -> None:
+    """Behind a reporter that lags they are copies; once it has caught up, memory goes along."""
+    p = pipeline(many(18000), Stage(StageKind.PARSE_SIP), max_records=2000)
+    waiting = []
+    for _ in range(7):
+        p.poll(0)
+        waiting.append(p.hand_over())
+    given = [isinstance(batch.records, memoryview) for batch in waiting]
+    assert given == [True] * MAX_AWAY + [False] * (7 - MAX_AWAY)
+    payloads = [batch.packet(0).raw_payload for batch in waiting]
+    assert payloads == [SIP.replace(b"4711", b"%d" % (100000 + 2000 * i)) for i in range(7)]
+    del waiting
+    for _ in range(2):
+        p.poll(0)
+        assert isinstance(p.hand_over().records, memoryview)
     p.close()
 
 

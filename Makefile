@@ -227,7 +227,7 @@ $(FZ_RUNS): fuzz-run-%: $(FZ)/%
 	done; \
 	if [[ "$(FZ_HAS_CLANG)" == yes ]]; then \
 		$(FZ)/$* -max_total_time=$(FUZZ_SECONDS) -timeout=30 -rss_limit_mb=2048 \
-			-max_len=65536 -print_final_stats=1 -verbosity=0 \
+			-max_len=70000 -print_final_stats=1 -verbosity=0 \
 			-artifact_prefix=$(FZ)/crashes/$*- $(FZ)/found/$* "$${seeds[@]}" \
 			>$(FZ)/$*.log 2>&1 || { tail -n 60 $(FZ)/$*.log; exit 1; }; \
 		echo "$*: $$(grep number_of_executed_units $(FZ)/$*.log)"; \

@@ -1,8 +1,9 @@
 """Batches: records and one arena, out of the core's hands.
 
 A `Batch` is made of two stretches of memory that nobody writes to as long as it
-is there, so a plugin may keep it, or any packet of it, for as long as it likes. Records are read with `struct`, not
-through cffi: 80 ns against 270 ns for a handful of fields.
+is there, so a plugin may keep it, or any packet of it, for as long as it likes.
+Records are read with `struct`, not through cffi: 80 ns against 270 ns for a handful
+of fields.
 """
 
 from __future__ import annotations

@@ -435,12 +435,9 @@ class Pipeline:
     def hand_over(self) -> Batch:
         """Give the batch in hand away, which is empty then.
 
-        Raises:
-            CoreError: out of memory; the batch stays.
-
         Lifetime: a large batch takes its memory along, which comes back for another one
             when nothing refers to it any more. A small one is copied, and so is one
-            while MAX_AWAY others are still out.
+            while MAX_AWAY others are still out, or where there is no memory to go on in.
         """
         native = self._batch
         if native.arena.used < WORTH_GIVING or not self._loans:
@@ -449,7 +446,8 @@ class Pipeline:
         arena = native.max_records * ffi.sizeof("struct otus_record")
         end = arena + native.arena.used
         memory = ffi.new("void **", self._take_spare())
-        check(lib.otus_pipeline_exchange(self._handle, memory))
+        if lib.otus_pipeline_exchange(self._handle, memory) < 0:
+            return self.snapshot()  # a copy needs no more than what is in use
         self._loans.pop()
         owned = ffi.gc(memory[0], partial(_give_back, self._spare, self._loans))
         view = memoryview(ffi.buffer(owned, end)).toreadonly()

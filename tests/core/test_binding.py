@@ -10,7 +10,7 @@ import pytest
 
 import otus_core
 from otus_core import DropReason, Output, Pipeline, PipelineConfig, Stage, StageKind
-from otus_core.native import ffi
+from otus_core.native import ffi, lib
 from otus_core.pipeline import MAX_AWAY
 
 SIP = (
@@ -156,6 +156,29 @@ def test_batches_that_wait_hold_no_more_than_they_count_for() -> None:
     for _ in range(2):
         p.poll(0)
         assert isinstance(p.hand_over().records, memoryview)
+    p.close()
+
+
+def test_a_batch_is_copied_where_there_is_no_memory_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing that counts as emitted is lost on the way to its reporter."""
+
+    class Exhausted:
+        def __getattr__(self, name: str) -> object:
+            return getattr(lib, name)
+
+        def otus_pipeline_exchange(self, *_: object) -> int:
+            return int(lib.OTUS_E_NOMEM)
+
+    p = pipeline(many(2000), Stage(StageKind.PARSE_SIP), max_records=2000)
+    p.poll(0)
+    with monkeypatch.context() as patch:
+        patch.setattr(otus_core.pipeline, "lib", Exhausted())
+        batch = p.hand_over()
+    assert [packet.raw_payload for packet in batch] == [
+        SIP.replace(b"4711", b"%d" % (100000 + i)) for i in range(2000)
+    ]
     p.close()
 
 

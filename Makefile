@@ -22,7 +22,7 @@ HEADERS := $(wildcard core_c/include/otus/*.h core_c/src/*.h)
 SOURCES := $(wildcard core_c/src/*.c)
 TEST_SOURCES := $(wildcard core_c/tests/test_*.c)
 FUZZ_SOURCES := $(wildcard core_c/fuzz/fuzz_*.c)
-C_FILES := $(HEADERS) $(SOURCES) $(wildcard core_c/tests/*.[ch] core_c/fuzz/*.[ch] bench/*.[ch])
+C_FILES := $(HEADERS) $(SOURCES) $(wildcard core_c/tests/*.[ch] core_c/fuzz/*.[ch] bench/core/*.[ch])
 
 C_FLAGS := -std=c11 -D_GNU_SOURCE -Icore_c/include -Icore_c/src -Icore_c/tests
 C_WARNINGS := -Wall -Wextra -Wconversion -Wshadow -Wcast-qual -Wvla -Werror
@@ -247,7 +247,7 @@ sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
 
 # ---- speed and endurance ---------------------------------------------------------
 BENCH := build/bench
-$(BENCH)/bench_%: bench/core/bench_%.c $(SOURCES) $(HEADERS)
+$(BENCH)/bench_%: bench/core/bench_%.c bench/core/bench.h $(SOURCES) $(HEADERS)
 	@mkdir -p $(@D)
 	@echo "  CC $<"; gcc $(C_FLAGS) -O3 -pthread $< $(SOURCES) -lz -o $@
 $(BENCH)/sip.pcap: bench/traffic.py
@@ -255,11 +255,13 @@ $(BENCH)/sip.pcap: bench/traffic.py
 	$(PY) bench/traffic.py $@ 100000
 
 .PHONY: bench bench-core soak
-bench-core: dev $(addprefix $(BENCH)/bench_,sip encode pipeline cores) $(BENCH)/sip.pcap ## the core alone, in C
+bench-core: dev $(addprefix $(BENCH)/bench_,sip encode pipeline flows cores) $(BENCH)/sip.pcap ## the core alone, in C
 	$(BENCH)/bench_sip $(BENCH)/sip.pcap
 	$(BENCH)/bench_encode $(BENCH)/sip.pcap 5
 	$(BENCH)/bench_pipeline $(BENCH)/sip.pcap 5 parse
+	$(BENCH)/bench_pipeline $(BENCH)/sip.pcap 5 flows
 	$(BENCH)/bench_pipeline $(BENCH)/sip.pcap 5 json
+	$(BENCH)/bench_flows
 	$(BENCH)/bench_cores $(BENCH)/sip.pcap 5
 bench: dev $(STAMPS)/system-bench bench-core ## every benchmark, beside its competitors; results in build/bench
 	$(PY) -m pytest bench -o timeout=0 $(PYTEST_ARGS)

@@ -6,7 +6,7 @@ fourth call an OPTIONS and a REGISTER with their answers. Call-IDs, tags,
 branches, addresses and ports differ from call to call. The mean packet has
 about 650 octets, as in the measurements that Otus is compared with.
 
-    python bench/traffic.py FILE.pcap PACKETS
+    python bench/traffic.py FILE.pcap PACKETS [CALLS_AT_ONE_TIME]
 """
 
 from __future__ import annotations
@@ -129,22 +129,23 @@ def _finish(lines: list[str], body: str) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
 
 
-def sip_frames(num_packets: int, seed: int = 1) -> list[bytes]:
+def sip_frames(num_packets: int, seed: int = 1, num_active: int = 32) -> list[bytes]:
     """Build the benchmark's frames.
 
     Args:
         num_packets: how many.
         seed: the same seed makes the same octets.
+        num_active: calls that go on at one time.
 
     Returns:
-        Ethernet frames in the order of the calls, 32 calls interleaved.
+        Ethernet frames in the order of the calls, `num_active` of them interleaved.
     """
     dice = random.Random(seed)
     active: list[Iterator[bytes]] = []
     frames: list[bytes] = []
     number = 0
     while len(frames) < num_packets:
-        while len(active) < 32:
+        while len(active) < num_active:
             active.append(_Call(number, dice).frames(with_upkeep=number % 4 == 0))
             number += 1
         index = dice.randrange(len(active))
@@ -188,4 +189,5 @@ def rtp_frames(num_packets: int, num_flows: int = 1000) -> list[bytes]:
 
 
 if __name__ == "__main__":
-    Path(sys.argv[1]).write_bytes(pcap(sip_frames(int(sys.argv[2]))))
+    calls = int(sys.argv[3]) if len(sys.argv) > 3 else 32
+    Path(sys.argv[1]).write_bytes(pcap(sip_frames(int(sys.argv[2]), num_active=calls)))

@@ -9,81 +9,11 @@
  * "two" is what a second core that is free brings. The wall clock stands behind.
  */
 #include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "otus/flow.h"
-#include "otus/pipeline.h"
+#include "bench.h"
 
 enum { MAX_FLOWS = 1 << 16, TTL_MS = 3600000 };
-
-struct capture_octets {
-    const uint8_t *octets;
-    size_t len;
-};
-
-static struct capture_octets read_file(const char *path)
-{
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0) {
-        perror(path);
-        exit(1);
-    }
-    size_t len = (size_t)ftell(file);
-    rewind(file);
-    uint8_t *octets = malloc(len);
-    if (octets == NULL || fread(octets, 1, len, file) != len)
-        exit(1);
-    fclose(file);
-    return (struct capture_octets){octets, len};
-}
-
-static double clock_ns(clockid_t clock)
-{
-    struct timespec now;
-    clock_gettime(clock, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
-
-static void report(const char *name, uint64_t num, double ns)
-{
-    printf("%-8s %10llu packets %8.1f ns %6.2f M packets/s\n", name, (unsigned long long)num,
-           ns / (double)num, 1e3 * (double)num / ns);
-}
-
-/* One pipeline over the capture; returns its records. */
-static uint64_t run_pipeline(struct capture_octets capture_octets, uint64_t loops,
-                             struct otus_flow_registry *flows)
-{
-    static const struct otus_stage stages[] = {{.kind = OTUS_STAGE_PARSE_SIP},
-                                               {.kind = OTUS_STAGE_PARSE_RTP}};
-    struct otus_memory_config memory = {capture_octets.octets, capture_octets.len, loops};
-    struct otus_pipeline_config config = {
-        .envelope = {.task_id = "bench", .agent_id = "bench", .pipeline_id = "bench-0"},
-        .flows = flows,
-        .stages = stages,
-        .num_stages = 2,
-    };
-    struct otus_capture *capture = NULL;
-    struct otus_pipeline *pipeline = NULL;
-    char message[256];
-    otus_decoder_config_init(&config.decoder);
-    otus_stream_config_init(&config.streams);
-    if (otus_capture_open_memory(&capture, message, sizeof message, &memory) != OTUS_OK ||
-        otus_pipeline_open(&pipeline, capture, &config) != OTUS_OK)
-        exit(1);
-    uint64_t num = 0;
-    uint32_t next;
-    enum otus_status status = OTUS_OK;
-    while (status == OTUS_OK) {
-        status = otus_pipeline_poll(pipeline, &next, 0);
-        num += otus_pipeline_batch(pipeline)->num_records;
-    }
-    otus_pipeline_close(pipeline);
-    return num;
-}
 
 static struct otus_flow_registry *new_registry(void)
 {
@@ -94,11 +24,11 @@ static struct otus_flow_registry *new_registry(void)
 }
 
 /* Frames of a little-endian capture, as bench/traffic.py writes it. */
-static void bench_floor(struct capture_octets capture, uint64_t loops)
+static void bench_floor(struct bench_octets capture, uint64_t loops)
 {
     enum { FILE_HEAD = 24, RECORD_HEAD = 16 };
     uint64_t num = 0, lines = 0;
-    double start = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    double start = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
     for (uint64_t loop = 0; loop < loops; loop++) {
         const uint8_t *end = capture.octets + capture.len;
         const uint8_t *at = capture.octets + FILE_HEAD;
@@ -117,12 +47,12 @@ static void bench_floor(struct capture_octets capture, uint64_t loops)
             num++;
         }
     }
-    report(lines != 0 ? "floor" : "floor (no lines)", num,
-           clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start);
+    bench_report(lines != 0 ? "floor" : "floor (no lines)", num,
+                 bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start);
 }
 
 struct job {
-    struct capture_octets capture;
+    struct bench_octets capture;
     uint64_t loops;
     struct otus_flow_registry *flows;
     uint64_t num;
@@ -130,19 +60,29 @@ struct job {
 
 static void *run_job(void *context)
 {
+    static const struct otus_stage stages[] = {{.kind = OTUS_STAGE_PARSE_SIP},
+                                               {.kind = OTUS_STAGE_PARSE_RTP}};
     struct job *job = context;
-    job->num = run_pipeline(job->capture, job->loops, job->flows);
+    struct otus_pipeline_config config;
+    uint64_t counters[OTUS_NUM_COUNTERS];
+    double ns;
+    bench_config_init(&config);
+    config.stages = stages;
+    config.num_stages = 2;
+    config.flows = job->flows;
+    bench_run(counters, &ns, job->capture, job->loops, &config);
+    job->num = counters[OTUS_COUNT_EMITTED];
     return NULL;
 }
 
-static double bench_threads(struct capture_octets capture, uint64_t loops, uint32_t num_threads)
+static double bench_threads(struct bench_octets capture, uint64_t loops, uint32_t num_threads)
 {
     struct otus_flow_registry *flows = new_registry();
     struct job jobs[2];
     pthread_t threads[2];
     uint64_t num = 0;
-    double cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID);
-    double wall = clock_ns(CLOCK_MONOTONIC);
+    double cpu = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+    double wall = bench_clock_ns(CLOCK_MONOTONIC);
     for (uint32_t i = 0; i < num_threads; i++) {
         jobs[i] = (struct job){capture, loops, flows, 0};
         if (pthread_create(&threads[i], NULL, run_job, &jobs[i]) != 0)
@@ -152,10 +92,10 @@ static double bench_threads(struct capture_octets capture, uint64_t loops, uint3
         pthread_join(threads[i], NULL);
         num += jobs[i].num;
     }
-    cpu = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
-    report(num_threads == 1 ? "one" : "two", num, cpu);
+    cpu = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    bench_report(num_threads == 1 ? "one" : "two", num, cpu);
     printf("       %.1f ns a packet by the wall clock\n",
-           (clock_ns(CLOCK_MONOTONIC) - wall) / (double)num);
+           (bench_clock_ns(CLOCK_MONOTONIC) - wall) / (double)num);
     otus_flow_registry_free(flows);
     return cpu / (double)num;
 }
@@ -166,7 +106,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: bench_cores FILE.pcap LOOPS\n");
         return 2;
     }
-    struct capture_octets capture = read_file(argv[1]);
+    struct bench_octets capture = bench_read_file(argv[1]);
     uint64_t loops = strtoull(argv[2], NULL, 10);
     bench_floor(capture, loops);
     double one = bench_threads(capture, loops, 1);

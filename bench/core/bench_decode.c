@@ -5,12 +5,9 @@
  * "in cache": the same few frames over and over, the decoder's own work;
  * "from memory": 65536 frames one behind the other, as in a ring.
  * Each figure is the best of five runs. */
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-#include "otus/decode.h"
+#include "bench.h"
 
 enum { NUM_FRAMES = 65536, NUM_HOT = 128, NUM_RUNS = 5, SLOT = 2048, PAYLOAD = 600 };
 
@@ -134,13 +131,6 @@ static uint32_t make_flood(uint8_t *out, uint32_t n)
     return (uint32_t)(at + 1480 - out);
 }
 
-static double seconds(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
-}
-
 struct bed {
     struct otus_counters counters;
     struct otus_decoder *decoder;
@@ -153,17 +143,17 @@ static double measure(struct bed *bed, struct otus_raw_packet *raw, uint32_t num
 {
     double best = 1e9;
     for (int run = 0; run < NUM_RUNS; run++) {
-        double start = seconds();
+        double start = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
         for (uint32_t n = 0; n < NUM_FRAMES; n++) {
             struct otus_raw_packet *frame = &raw[n & (num - 1)];
             frame->ts_ns = bed->now_ns += 1000;
             if (otus_decode(bed->decoder, &bed->packet, frame) == OTUS_OK)
                 __asm__ volatile("" ::"r"(&bed->packet) : "memory");
         }
-        double took = (seconds() - start) / NUM_FRAMES;
+        double took = (bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start) / NUM_FRAMES;
         best = took < best ? took : best;
     }
-    return best * 1e9;
+    return best;
 }
 
 static void run(const struct bench *bench, uint8_t *ring, struct otus_raw_packet *raw)

@@ -6,12 +6,9 @@
  * turn. The least of several rounds is shown: what the machine can do when nothing
  * else runs. */
 #include <fcntl.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <time.h>
 
+#include "bench.h"
 #include "encoder.h"
-#include "otus/pipeline.h"
 #include "otus/sip_labels.h"
 
 enum { MESSAGES = 256, ROOM = 1 << 20, TURNS = 40 };
@@ -26,26 +23,12 @@ struct message {
 static struct message messages[MESSAGES];
 static uint32_t num_messages;
 
-static double cpu_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
-
-static void *or_exit(void *block)
-{
-    if (block == NULL)
-        exit(1);
-    return block;
-}
-
 static void keep(const struct otus_record *record, const uint8_t *base)
 {
     struct message *message = &messages[num_messages++];
-    uint8_t *octets = or_exit(malloc(record->payload.len + OTUS_ENCODE_BEHIND));
+    uint8_t *octets = bench_or_exit(malloc(record->payload.len + OTUS_ENCODE_BEHIND));
     memcpy(octets, base + record->payload.off, record->payload.len);
-    struct otus_arena numbers = {or_exit(malloc(4096)), 0, 4096};
+    struct otus_arena numbers = {bench_or_exit(malloc(4096)), 0, 4096};
     struct otus_sip_parser *parser;
     if (otus_sip_parser_new(&parser) != OTUS_OK ||
         otus_sip_parse(parser, &message->sip, octets, record->payload.len, 0) != OTUS_OK)
@@ -66,11 +49,7 @@ static void read_messages(const char *path)
 {
     static const struct otus_stage stages[] = {{.kind = OTUS_STAGE_PARSE_SIP}};
     struct otus_file_config file = {.fd = open(path, O_RDONLY | O_CLOEXEC)};
-    struct otus_pipeline_config config = {
-        .envelope = {.task_id = "bench", .agent_id = "bench", .pipeline_id = "bench-0"},
-        .stages = stages,
-        .num_stages = 1,
-    };
+    struct otus_pipeline_config config;
     struct otus_capture *capture = NULL;
     struct otus_pipeline *pipeline = NULL;
     char error[256];
@@ -78,8 +57,9 @@ static void read_messages(const char *path)
         perror(path);
         exit(1);
     }
-    otus_decoder_config_init(&config.decoder);
-    otus_stream_config_init(&config.streams);
+    bench_config_init(&config);
+    config.stages = stages;
+    config.num_stages = 1;
     if (otus_capture_open_file(&capture, error, sizeof error, &file) != OTUS_OK ||
         otus_pipeline_open(&pipeline, capture, &config) != OTUS_OK) {
         fprintf(stderr, "%s\n", error);
@@ -102,11 +82,11 @@ typedef enum otus_status (*encode_record)(struct otus_arena *arena, struct otus_
 static void run(const char *name, encode_record encode, struct otus_encoder *encoder,
                 uint32_t rounds)
 {
-    struct otus_arena arena = {or_exit(malloc(ROOM)), 0, ROOM};
+    struct otus_arena arena = {bench_or_exit(malloc(ROOM)), 0, ROOM};
     double least = 0;
     double octets = 0;
     for (uint32_t round = 0; round < rounds; round++) {
-        double start = cpu_ns();
+        double start = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
         octets = 0;
         for (uint32_t turn = 0; turn < TURNS; turn++) {
             for (uint32_t i = 0; i < num_messages; i++) {
@@ -118,7 +98,7 @@ static void run(const char *name, encode_record encode, struct otus_encoder *enc
                 octets += span.len;
             }
         }
-        double took = cpu_ns() - start;
+        double took = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - start;
         least = round == 0 || took < least ? took : least;
     }
     double records = (double)num_messages * TURNS;

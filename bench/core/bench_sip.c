@@ -3,24 +3,14 @@
  *   bench_sip [CAPTURE.pcap]
  *
  * Typical messages one by one, then, with a capture made by bench/traffic.py, its messages in
- * their order (so that nothing is predicted from the message before), and flow lookups. Build
- * with optimisation and all of core_c/src linked in. */
-#include <stdio.h>
-#include <stdlib.h>
+ * their order (so that nothing is predicted from the message before). Build with optimisation
+ * and all of core_c/src linked in. */
 #include <string.h>
-#include <time.h>
 
-#include "otus/rtp.h"
+#include "bench.h"
 #include "otus/sip_labels.h"
 
 enum { ROUNDS = 7, MAX_MESSAGES = 1 << 20 };
-
-static double now_ns(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
-    return (double)now.tv_sec * 1e9 + (double)now.tv_nsec;
-}
 
 #define HEAD(start, cseq, to_tag)                                                                  \
     start "\r\n"                                                                                   \
@@ -103,9 +93,10 @@ static double best_of(struct work *work, void (*run)(struct work *))
 {
     double best = 1e18;
     for (int i = 0; i < ROUNDS; i++) {
-        double before = now_ns();
+        double before = bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID);
         run(work);
-        double each = (now_ns() - before) / ((double)work->num * work->repeat);
+        double each = (bench_clock_ns(CLOCK_PROCESS_CPUTIME_ID) - before) /
+                      ((double)work->num * work->repeat);
         best = each < best ? each : best;
     }
     return best;
@@ -134,15 +125,9 @@ static void bench_typical(struct work *work)
 static void load_capture(struct work *work, const char *path)
 {
     enum { FILE_HEAD = 24, RECORD_HEAD = 16, FRAME_HEAD = 42 };
-    FILE *file = fopen(path, "rb");
-    if (file == NULL)
-        return;
-    fseek(file, 0, SEEK_END);
-    size_t size = (size_t)ftell(file);
-    rewind(file);
-    uint8_t *octets = malloc(size + 1);
-    size = octets == NULL ? 0 : fread(octets, 1, size, file);
-    fclose(file);
+    struct bench_octets file = bench_read_file(path);
+    const uint8_t *octets = file.octets;
+    size_t size = file.len;
     for (size_t at = FILE_HEAD; at + RECORD_HEAD <= size && work->num < MAX_MESSAGES;) {
         uint32_t caplen;
         memcpy(&caplen, octets + at + 8, 4);
@@ -167,49 +152,6 @@ static void bench_capture(struct work *work)
     printf("  can_handle %.2f ns\n", best_of(work, run_can_handle));
 }
 
-/* Lookups of endpoints that are there and that are not, in no order that helps a cache. */
-static void bench_flows(uint32_t num_flows)
-{
-    struct otus_flow_registry *registry;
-    struct otus_flow_value value = {.kind = OTUS_FLOW_RTP};
-    static const char call_id[] = "a84b4c76e66710a84b4c76e6@10.1.2.3";
-    if (otus_flow_registry_new(&registry, num_flows * 2, 1000000) != OTUS_OK)
-        return;
-    otus_flow_set_call_id(&value, (struct otus_slice){(const uint8_t *)call_id, 33});
-    struct otus_packet_meta *metas = calloc(num_flows, sizeof *metas);
-    for (uint32_t i = 0; i < num_flows && metas != NULL; i++) {
-        struct otus_flow_key key = {.ip_version = 4, .protocol = 17, .port = (uint16_t)(i * 2)};
-        memcpy(key.ip, &i, sizeof i);
-        otus_flow_put(registry, &key, &value, (struct otus_slice){(const uint8_t *)call_id, 8}, 1);
-        metas[i] = (struct otus_packet_meta){.ip_version = 4, .protocol = 17, .dst_port = key.port};
-        memcpy(metas[i].dst_ip, &i, sizeof i);
-    }
-    uint64_t hits = 0;
-    double best_hit = 1e18, best_miss = 1e18;
-    for (int round = 0; round < ROUNDS && metas != NULL; round++) {
-        struct otus_rtp_header header;
-        static const uint8_t rtp[172] = {0x80, 8};
-        double before = now_ns();
-        for (uint32_t i = 0, at = 0; i < 1000000; i++, at = (at + 7919) % num_flows) {
-            hits += otus_flow_find(registry, &value, &metas[at], 2) ? 1 : 0;
-            hits += otus_rtp_parse(&header, rtp, sizeof rtp) == OTUS_OK ? 0 : 1;
-        }
-        double middle = now_ns();
-        for (uint32_t i = 0, at = 0; i < 1000000; i++, at = (at + 7919) % num_flows) {
-            struct otus_packet_meta meta = metas[at];
-            meta.dst_port ^= 1;
-            hits += otus_flow_find(registry, &value, &meta, 2) ? 1 : 0;
-        }
-        double each_hit = (middle - before) / 1e6, each_miss = (now_ns() - middle) / 1e6;
-        best_hit = each_hit < best_hit ? each_hit : best_hit;
-        best_miss = each_miss < best_miss ? each_miss : best_miss;
-    }
-    printf("flows: %7u known  RTP packet found and read %5.1f ns  not found %5.1f ns  (%llu)\n",
-           num_flows, best_hit, best_miss, (unsigned long long)hits);
-    free(metas);
-    otus_flow_registry_free(registry);
-}
-
 int main(int argc, char **argv)
 {
     struct work work = {0};
@@ -224,8 +166,6 @@ int main(int argc, char **argv)
         load_capture(&work, argv[1]);
     if (work.num != 0)
         bench_capture(&work);
-    bench_flows(1000);
-    bench_flows(100000);
     otus_sip_parser_free(work.parser);
     return 0;
 }

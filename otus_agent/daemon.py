@@ -105,6 +105,7 @@ class Daemon:
         try:
             hardening.forbid_core_dumps()
             hardening.raise_descriptor_limit()
+            hardening.allow_priority()
             return asyncio.run(self._main(on_ready))
         finally:
             self._logs.close()

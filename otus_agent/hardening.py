@@ -25,6 +25,9 @@ CAPABILITIES = {
 }
 KEPT = ("CAP_NET_RAW", "CAP_NET_ADMIN")
 
+# RLIMIT_NICE counts from 20 down: getrlimit(2).
+_MOST_URGENT = 40
+
 _CAPABILITY_VERSION_3 = 0x20080522
 # linux/prctl.h
 _PR_SET_DUMPABLE = 4
@@ -61,6 +64,15 @@ def raise_descriptor_limit() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def allow_priority() -> None:
+    """Lets threads be as urgent as they like once CAP_SYS_NICE is given up; only root may.
+
+    Elsewhere the limit is the service manager's to set: LimitNICE= of systemd.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NICE, (_MOST_URGENT, _MOST_URGENT))
 
 
 def effective_capabilities() -> int:

@@ -255,6 +255,7 @@ class PipelineWorker:
         sinks: The reporters' queues.
         on_end: Called from the thread when it ends, `error` being settled.
         cpu: Where to run, None for anywhere.
+        nice: The thread's niceness where the source is live; 0 leaves it alone.
         can_wait: The source is not live: rather than dropping, wait for the reporters.
     """
 
@@ -266,6 +267,7 @@ class PipelineWorker:
         sinks: Sequence[BatchSink],
         on_end: Callable[[PipelineWorker], None],
         cpu: int | None = None,
+        nice: int = 0,
         *,
         can_wait: bool = False,
     ) -> None:
@@ -280,6 +282,7 @@ class PipelineWorker:
         self._sinks = sinks
         self._on_end = on_end
         self._cpu = cpu
+        self._nice = 0 if can_wait else nice
         self._can_wait = can_wait
         self._stopping = False
         self._lock = threading.Lock()
@@ -382,6 +385,17 @@ class PipelineWorker:
                     "pipeline not bound to its CPU",
                     pipeline=self.pipeline_id,
                     cpu=self._cpu,
+                    reason=error.strerror,
+                )
+        if self._nice:
+            # A ring overflows in tenths of a second; everything behind it has a queue.
+            try:
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), self._nice)
+            except OSError as error:
+                log.info(
+                    "pipeline has no priority over other threads",
+                    pipeline=self.pipeline_id,
+                    nice=self._nice,
                     reason=error.strerror,
                 )
 

@@ -267,6 +267,7 @@ class Task:
             self.deliveries,
             self._worker_ended_in_thread,
             cpus[index % len(cpus)] if cpus else None,
+            self.config.workers.nice,
             can_wait=self.source is not None and self.source.can_wait,
         )
 

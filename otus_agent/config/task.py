@@ -107,6 +107,8 @@ class WorkerSection(ConfigModel):
 
     affinity: list[Annotated[int, Field(ge=0, le=4095)]] = Field(default_factory=list)
     """CPUs, one a pipeline in turn; empty: wherever the kernel puts them."""
+    nice: int = Field(default=-10, ge=-20, le=19)
+    """Niceness of pipelines that capture live, where the kernel allows it; 0: as the daemon's."""
     batch_records: int = Field(default=4096, ge=1, le=65536)
     """Records in one batch at most."""
     batch_octets: int = Field(default=8 * MIB, ge=256 * 1024, le=256 * MIB)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import gzip
+import os
 import threading
 import time
 from pathlib import Path
@@ -22,7 +24,7 @@ from otus_sdk.errors import (
     TaskStartFailed,
 )
 from otus_sdk.factory import NativeStage, PluginKind
-from otus_sdk.model import CaptureStats, OutputPacket
+from otus_sdk.model import CaptureStats, OutputPacket, RawPacket
 from otus_sdk.protocols import PacketSink, RecordBatch, ReportResult
 from tasks import Collector, Plugin, factory, make_task, run_task
 from waiting import wait_until_async
@@ -245,6 +247,61 @@ async def test_a_plugin_that_never_returns_is_told(capture: str) -> None:
     await wait_until_async(task.workers[0].ended.is_set)
 
 
+def _may_be_urgent(nice: int) -> bool:
+    """Whether the kernel lets a thread of this process be as urgent as that."""
+    asked: list[bool] = []
+
+    def ask() -> None:
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+            asked.append(True)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    thread.join()
+    return bool(asked)
+
+
+@pytest.mark.parametrize("nice", [5, -10, 0])
+@pytest.mark.parametrize("is_live", [True, False])
+async def test_pipelines_that_capture_live_have_their_niceness(
+    capture: str, nice: int, is_live: bool
+) -> None:
+    """Only the thread that empties a live source is moved, and a refusal changes nothing."""
+    seen: set[int] = set()
+
+    class Looks(Plugin):
+        name = "looks"
+
+        def process(self, packet: OutputPacket) -> bool:
+            seen.add(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+            return True
+
+    class Tap(Plugin):
+        name = "tap"
+
+        def capture(self, output: PacketSink) -> None:
+            output.put([RawPacket(udp(sip()), 1)])
+
+        def stats(self) -> CaptureStats:
+            return CaptureStats(received=1)
+
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    changes: dict[str, Any] = {"processors": ["looks"]}
+    if is_live:
+        changes["capture"] = {"type": "tap"}
+    if nice != -10:  # the default
+        changes["workers"] = {"nice": nice}
+    looks = factory(PluginKind.PROCESSOR, "looks", Looks)
+    task, out = make_task(capture, looks, factory(PluginKind.CAPTURER, "tap", Tap), **changes)
+    await run_task(task)
+    assert out.packets
+    assert task.state is TaskState.STOPPED, task.last_error
+    moved = nice if is_live and nice and _may_be_urgent(nice) else own
+    assert seen == {moved}
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
+
+
 async def test_the_source_is_asked_between_hand_overs(capture: str) -> None:
     """Asked while one file is closed and the next is not open, it had captured less than before."""
     task, _ = make_task(capture)
@@ -308,8 +365,6 @@ async def test_a_python_capturer_that_raises_fails_the_task() -> None:
         name = "broken"
 
         def capture(self, output: PacketSink) -> None:
-            from otus_sdk.model import RawPacket
-
             output.put([RawPacket(udp(sip()), 1)])
             raise ConnectionError("tap is gone")
 

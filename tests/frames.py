@@ -46,7 +46,8 @@ def fragments(packet: bytes, number: int) -> list[bytes]:
             head = packet[:4] + struct.pack("!HB", len(piece) + 8, 44) + packet[7:40]
             pieces.append(head + extension + piece)
         else:
-            fields = struct.pack("!HHH", 20 + len(piece), number, more << 13 | offset // 8)
+            flags = more << 13 | offset // 8
+            fields = struct.pack("!HHH", 20 + len(piece), number & 0xFFFF, flags)
             head = packet[:2] + fields + packet[8:10] + b"\0\0" + packet[12:20]
             pieces.append(head[:10] + checksum(head) + head[12:] + piece)
     return pieces[::-1]

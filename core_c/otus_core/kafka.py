@@ -27,6 +27,8 @@ Room = bytearray | mmap.mmap
 """Memory to write to."""
 
 _VALUES = ("json", "protobuf", "raw")  # as enum otus_kafka_value numbers them
+# Not cleared: a page of it that is not used is never there.
+_new = ffi.new_allocator(should_clear_after_alloc=False)
 _ENVELOPE = ("task_id", "agent_id", "pipeline_id")
 
 
@@ -59,7 +61,7 @@ def kafka_sections(
     Raises:
         CoreError: more than 2 GiB would come out.
 
-    Lifetime: the octets of all sections lie in the one block that `room` gave.
+    Lifetime: the octets of all sections lie in the one block that `room` gave last.
     """
     memory = _Memory()
     inputs = ffi.new("struct otus_kafka_input[]", max(1, len(parts)))
@@ -81,7 +83,11 @@ def _fill(
     header_labels: tuple[str, ...],
     memory: _Memory,
 ) -> None:
-    lives = array("I", batch.live if indices is None else [batch.index(i) for i in indices])
+    if indices is None and isinstance(batch.live, range):
+        lives = _numbers(len(batch).bit_length())[: len(batch)]
+    else:
+        meant = batch.live if indices is None else [batch.index(i) for i in indices]
+        lives = memoryview(array("I", meant))
     input_.records = memory.address(batch.records)
     input_.num_records = len(batch.records) // ffi.sizeof("struct otus_record")
     input_.arena, input_.arena_len = memory.address(batch.arena), len(batch.arena)
@@ -97,31 +103,52 @@ def _fill(
     input_.label_names, input_.num_label_names = label_names, len(names)
 
 
+@lru_cache(maxsize=4)
+def _numbers(bits: int) -> memoryview:
+    """The numbers below a power of two: most batches are meant as they are."""
+    return memoryview(array("I", range(1 << bits)))
+
+
 def _encode(
     from_: Any, counts: Sequence[int], parts: Sequence[Part], room: Callable[[int], Room]
 ) -> tuple[list[KafkaSection], list[tuple[int, int]]]:
     count = sum(counts)
     if not count:
         return [], []
-    places = ffi.new("struct otus_kafka_place[]", count)
-    sections = ffi.new("struct otus_kafka_section[]", count)
-    scratch = ffi.new("uint32_t[]", from_.num_partitions)
-    num_sections, octets = ffi.new("uint32_t *"), ffi.new("uint32_t *")
-    check(lib.otus_kafka_measure(places, sections, num_sections, octets, scratch, from_))
-    if not num_sections[0]:
-        return [], _left_out(places, counts, parts)
-    out = room(octets[0])
-    with ffi.from_buffer("uint8_t[]", out, require_writable=True) as target:
-        check(lib.otus_kafka_write(target, len(out), sections, num_sections[0], places, from_))
-    view = memoryview(out).toreadonly()
+    places = _new("uint32_t[]", count)
+    sections = _new("struct otus_kafka_section[]", count)
+    num_sections = ffi.new("uint32_t *")
+    out = _write(places, sections, num_sections, from_, room)
+    if out is None:  # labels that are no UTF-8, and grow
+        from_.is_exact = 1
+        out = _write(places, sections, num_sections, from_, room)
+    view = memoryview(out or b"").toreadonly()
     made = [
         (one.partition, one.num_records, one.base_ts_ms, one.max_ts_ms,
          view[one.off : one.off + one.len])
         for one in (sections[i] for i in range(num_sections[0]))
+        if one.num_records
     ]  # fmt: skip
     if sum(section[1] for section in made) == count:
         return made, []
     return made, _left_out(places, counts, parts)
+
+
+def _write(
+    places: Any, sections: Any, num_sections: Any, from_: Any, room: Callable[[int], Room]
+) -> Room | bytes | None:
+    """Plan and write; None where a section has too little room."""
+    octets, scratch = ffi.new("uint32_t *"), ffi.new("uint32_t[]", from_.num_partitions)
+    check(lib.otus_kafka_plan(places, sections, num_sections, octets, scratch, from_))
+    if not num_sections[0]:
+        return b""
+    out = room(octets[0])
+    with ffi.from_buffer("uint8_t[]", out, require_writable=True) as target:
+        status = lib.otus_kafka_write(target, len(out), sections, num_sections[0], places, from_)
+    if status == lib.OTUS_E_PARTIAL:
+        return None
+    check(status)
+    return out
 
 
 def _left_out(places: Any, counts: Sequence[int], parts: Sequence[Part]) -> list[tuple[int, int]]:
@@ -131,7 +158,7 @@ def _left_out(places: Any, counts: Sequence[int], parts: Sequence[Part]) -> list
         left_out += [
             (number, i if indices is None else indices[i])
             for i in range(count)
-            if places[at + i].section == lib.OTUS_KAFKA_NO_SECTION
+            if places[at + i] == lib.OTUS_KAFKA_NO_SECTION
         ]
         at += count
     return left_out

@@ -1,6 +1,8 @@
-/* Kafka record sections. Two passes: the first finds each record's partition and
- * size, the second writes every record to its final place, so that no octet is
- * moved twice and no room is guessed.
+/* Kafka record sections, in two passes. Records lie in memory that another core
+ * wrote, so that looking at them is what costs: the first pass reads no more of each
+ * than its key, gives it to a section and says how large it is at most. The second
+ * writes every record to its final place, one behind the other, in sections that have
+ * room for the sum of that.
  *
  * A record (KIP-98): length varint, attributes i8, timestampDelta varlong,
  * offsetDelta varint, key, value, headers; lengths are zigzag varints. */
@@ -15,7 +17,11 @@ enum {
     NETWORK_ROOM = 2 * (OTUS_TEXT_IP + OTUS_TEXT_U32) + OTUS_TEXT_PROTOCOL + 48,
     NS_PER_MS = 1000000,
     MAX_OUTPUT = 0x7fffffff,
-    MAX_ASKED_FOR = 1024, /* octets of a record's payload or labels */
+    MAX_ASKED_FOR = 1024,     /* octets of a record's payload or labels */
+    LONGEST_PAYLOAD_TYPE = 4, /* octets of a name that the core gives */
+    MAX_VARINT = 5,
+    MAX_VARLONG = 10,
+    COPIED = 64, /* octets that are copied of a short name or value */
 };
 
 /* A header's name after its length, a zigzag varint of one octet. */
@@ -134,31 +140,62 @@ static bool find(const struct otus_kafka_input *input, struct otus_slice *out_sl
     return true;
 }
 
-/* Batches are larger than the caches that are near: a record's octets are asked for
- * while those before it are worked on. What is asked for need not exist. */
-static void ask_for(const struct otus_kafka_input *input, uint32_t position)
+static struct otus_span value_span(const struct otus_record *record, uint32_t value)
 {
-    enum { RECORDS_AHEAD = 8, OCTETS_AHEAD = 3, CACHE_LINE = 64 };
-    if (position + RECORDS_AHEAD >= input->num_indices)
+    return value == OTUS_KAFKA_RAW        ? record->payload
+           : value == OTUS_KAFKA_PROTOBUF ? record->protobuf
+                                          : record->json;
+}
+
+enum { CACHE_LINE = 64, RECORDS_AHEAD = 8, OCTETS_AHEAD = 4 };
+
+static void ask_for_span(const struct otus_kafka_input *input, struct otus_span span)
+{
+    uint32_t num = span.len < MAX_ASKED_FOR ? span.len : MAX_ASKED_FOR;
+    for (uint32_t at = 0; at < num; at += CACHE_LINE)
+        __builtin_prefetch(input->arena + span.off + at);
+}
+
+/* The record that is `ahead` of a position; NULL where there is none. */
+static const uint8_t *record_ahead(const struct otus_kafka_input *input, uint32_t position,
+                                   uint32_t ahead)
+{
+    if (position + ahead >= input->num_indices)
+        return NULL;
+    uint32_t index = input->indices[position + ahead];
+    return index < input->num_records ? input->records + (size_t)index * sizeof(struct otus_record)
+                                      : NULL;
+}
+
+/* Batches are larger than the caches that are near: what a record is to be read for is
+ * asked for while those before it are worked on. What is asked for need not exist. */
+static void ask_for_key(const struct otus_kafka_input *input, uint32_t position)
+{
+    const uint8_t *far = record_ahead(input, position, 2 * RECORDS_AHEAD);
+    const uint8_t *near = record_ahead(input, position, RECORDS_AHEAD);
+    if (far == NULL || near == NULL)
         return;
-    const uint8_t *far = input->records + (size_t)input->indices[position + RECORDS_AHEAD] *
-                                              sizeof(struct otus_record);
     for (size_t at = 0; at < sizeof(struct otus_record); at += CACHE_LINE)
         __builtin_prefetch(far + at);
-    uint32_t near = input->indices[position + OCTETS_AHEAD];
-    if (near >= input->num_records)
+    struct otus_span key;
+    memcpy(&key, near + offsetof(struct otus_record, key), sizeof key);
+    __builtin_prefetch(input->arena + key.off);
+}
+
+static void ask_for_octets(const struct otus_kafka_input *input, uint32_t position, uint32_t value)
+{
+    const uint8_t *far = record_ahead(input, position, RECORDS_AHEAD);
+    const uint8_t *near = record_ahead(input, position, OCTETS_AHEAD);
+    if (far == NULL || near == NULL)
         return;
-    struct otus_span payload;
-    struct otus_span labels;
-    const uint8_t *record = input->records + (size_t)near * sizeof(struct otus_record);
-    memcpy(&payload, record + offsetof(struct otus_record, payload), sizeof payload);
-    memcpy(&labels, record + offsetof(struct otus_record, labels), sizeof labels);
-    uint32_t num = payload.len < MAX_ASKED_FOR ? payload.len : MAX_ASKED_FOR;
-    for (uint32_t at = 0; at < num; at += CACHE_LINE)
-        __builtin_prefetch(input->arena + payload.off + at);
-    num = labels.len < MAX_ASKED_FOR ? labels.len : MAX_ASKED_FOR;
-    for (uint32_t at = 0; at < num; at += CACHE_LINE)
-        __builtin_prefetch(input->arena + labels.off + at);
+    for (size_t at = 0; at < sizeof(struct otus_record); at += CACHE_LINE)
+        __builtin_prefetch(far + at);
+    struct otus_record record;
+    memcpy(&record, near, sizeof record);
+    ask_for_span(input, record.payload); /* which most labels are part of */
+    ask_for_span(input, record.labels);
+    if (value != OTUS_KAFKA_RAW)
+        ask_for_span(input, value_span(&record, value));
 }
 
 /* One end of the 5-tuple as text: "192.0.2.1 5060". */
@@ -228,25 +265,32 @@ static void make_network_headers(struct source *source, const struct otus_packet
         (struct otus_slice){source->network_room, (uint32_t)(out - source->network_room)};
 }
 
-static struct otus_span value_span(const struct otus_record *record, uint32_t value)
+static struct otus_record load_record(const struct otus_kafka_input *input, uint32_t index)
 {
-    return value == OTUS_KAFKA_RAW        ? record->payload
-           : value == OTUS_KAFKA_PROTOBUF ? record->protobuf
-                                          : record->json;
+    struct otus_record record;
+    memcpy(&record, input->records + (size_t)index * sizeof record, sizeof record);
+    return record;
+}
+
+static bool find_key(struct source *source, const struct otus_kafka_input *input,
+                     const struct otus_record *record)
+{
+    if (!find(input, &source->key, record->key))
+        return false;
+    if (record->key.len == 0)
+        make_flow_key(source, &record->meta);
+    return true;
 }
 
 static bool look_up(struct source *source, const struct otus_kafka_input *input, uint32_t value,
                     uint32_t index)
 {
-    struct otus_record record;
-    memcpy(&record, input->records + (size_t)index * sizeof record, sizeof record);
+    struct otus_record record = load_record(input, index);
     source->ts_ms = (int64_t)(record.meta.ts_ns / NS_PER_MS);
     source->network.len = 0;
-    if (!find(input, &source->key, record.key) || !find(input, &source->labels, record.labels) ||
+    if (!find_key(source, input, &record) || !find(input, &source->labels, record.labels) ||
         !find(input, &source->value, value_span(&record, value)))
         return false;
-    if (record.key.len == 0)
-        make_flow_key(source, &record.meta);
     if (value == OTUS_KAFKA_RAW)
         make_network_headers(source, &record.meta);
     if (record.payload_type == OTUS_PAYLOAD_PLUGIN)
@@ -258,10 +302,11 @@ static bool look_up(struct source *source, const struct otus_kafka_input *input,
 
 /* --- Headers -------------------------------------------------------------- */
 
-/* A label that becomes a header: its name and value. Moves *labels on; false
- * after the last. *out_damaged where a span lies outside the arena. */
-static bool next_label(const struct otus_kafka_input *input, struct otus_slice *labels,
-                       struct otus_slice *out_name, struct otus_slice *out_value, bool *out_damaged)
+/* The next label that becomes a header. OTUS_E_END after the last, OTUS_E_MALFORMED
+ * where its value lies outside the arena. Moves *labels on. */
+static inline enum otus_status next_label(struct otus_slice *labels, struct otus_slice *out_name,
+                                          struct otus_slice *out_value,
+                                          const struct otus_kafka_input *input)
 {
     struct otus_label label;
     while (labels->len >= sizeof label) {
@@ -271,12 +316,10 @@ static bool next_label(const struct otus_kafka_input *input, struct otus_slice *
         if (label.id >= input->num_label_names || input->label_names[label.id].len == 0)
             continue;
         *out_name = input->label_names[label.id];
-        if (find(input, out_value, (struct otus_span){label.off, label.len}))
-            return true;
-        *out_damaged = true;
-        return false;
+        return find(input, out_value, (struct otus_span){label.off, label.len}) ? OTUS_OK
+                                                                                : OTUS_E_MALFORMED;
     }
-    return false;
+    return OTUS_E_END;
 }
 
 /* Octets that are no UTF-8 become U+FFFD, as in every other form of a record. */
@@ -307,174 +350,223 @@ static uint8_t *put_repaired(uint8_t *out, struct otus_slice text)
     return out;
 }
 
-static bool is_ascii(struct otus_slice text)
-{
-    uint64_t all = 0;
-    uint64_t word = 0;
-    uint32_t at = 0;
-    for (; at + sizeof word <= text.len; at += (uint32_t)sizeof word) {
-        memcpy(&word, text.at + at, sizeof word);
-        all |= word;
-    }
-    for (; at < text.len; at++)
-        all |= text.at[at];
-    return (all & 0x8080808080808080u) == 0;
-}
-
 static const struct otus_slice PAYLOAD_TYPE = HEADER_NAME("\x18", "payload_type");
 
-/* What the header area of a record comes to. */
-struct header_plan {
-    uint32_t len; /* octets, its count included */
-    uint32_t num_headers;
-    bool is_clean; /* every label is UTF-8 as it stands */
+/* Room for one record. Beyond the end are COPIED octets that may be written to. */
+struct room {
+    uint8_t *at;
+    const uint8_t *end;
 };
 
-/* False where a span is damaged. */
-static bool plan_headers(struct header_plan *out_plan, const struct otus_kafka_input *input,
-                         const struct source *source)
+static bool has_room(const struct room *room, uint64_t len)
 {
-    struct otus_slice labels = source->labels;
-    struct otus_slice name;
-    struct otus_slice value;
-    bool damaged = false;
-    bool is_clean = true;
-    uint32_t count = input->num_fixed_headers + 1;
-    uint32_t len = input->fixed_headers.len + PAYLOAD_TYPE.len +
-                   sized_len(source->payload_type.len) + source->network.len;
-    if (source->network.len != 0)
-        count += NUM_NETWORK_HEADERS;
-    while (next_label(input, &labels, &name, &value, &damaged)) {
-        uint32_t value_len = value.len;
-        if (OTUS_UNLIKELY(!is_ascii(value)) && !encode_is_utf8(value.at, value.len)) {
-            is_clean = false;
-            value_len = repaired_len(value);
-        }
-        len += name.len + sized_len(value_len);
-        count++;
-    }
-    *out_plan = (struct header_plan){len + varint_len(count), count, is_clean};
-    return !damaged;
+    return len <= (uint64_t)(room->end - room->at);
 }
 
-static uint8_t *put_headers(uint8_t *out, const struct otus_kafka_input *input,
-                            const struct source *source, const struct otus_kafka_place *at)
+/* Puts a length before the octets that begin at first, where room for another was left. */
+static void put_length(struct room *room, uint8_t *at, uint8_t *first, uint32_t len)
+{
+    uint32_t room_left = varint_len(len);
+    if (OTUS_UNLIKELY(at + room_left != first)) {
+        memmove(at + room_left, first, (size_t)(room->at - first));
+        room->at = at + room_left + (room->at - first);
+    }
+    (void)put_varint(at, len);
+}
+
+/* Most names and values are short. How short is what a processor guesses wrong: COPIED
+ * octets are copied, whatever the length, where so many can be read. *all gathers them. */
+static inline uint8_t *put_short(uint8_t *out, struct otus_slice octets, uint32_t readable,
+                                 uint64_t *all)
+{
+    uint64_t words[COPIED / sizeof(uint64_t)];
+    if (OTUS_LIKELY(octets.len <= COPIED && readable >= COPIED)) {
+        memcpy(words, octets.at, COPIED);
+        memcpy(out, words, COPIED);
+        for (size_t i = 0; i < COPIED / sizeof(uint64_t); i++)
+            *all |= words[i];
+    } else {
+        memcpy(out, octets.at, octets.len);
+        *all = UINT64_MAX;
+    }
+    return out + octets.len;
+}
+
+static enum otus_status put_label(struct room *room, const struct otus_kafka_input *input,
+                                  struct otus_slice name, struct otus_slice value)
+{
+    uint64_t all = 0;
+    if (!has_room(room, (uint64_t)name.len + MAX_VARINT + value.len))
+        return OTUS_E_PARTIAL;
+    uint8_t *at = put_octets(room->at, name);
+    uint8_t *end = put_varint(at, value.len);
+    end = put_short(end, value, (uint32_t)(input->arena + input->arena_len - value.at), &all);
+    /* Octets of the neighbours are among them: that is looked at again. */
+    if (OTUS_UNLIKELY((all & 0x8080808080808080u) != 0) && !encode_is_utf8(value.at, value.len)) {
+        uint32_t len = repaired_len(value);
+        if (!has_room(room, (uint64_t)name.len + MAX_VARINT + len))
+            return OTUS_E_PARTIAL;
+        end = put_repaired(put_varint(at, len), value);
+    }
+    room->at = end;
+    return OTUS_OK;
+}
+
+/* All headers behind their number. */
+static enum otus_status put_headers(struct room *room, const struct otus_kafka_input *input,
+                                    const struct source *source)
 {
     struct otus_slice labels = source->labels;
     struct otus_slice name;
     struct otus_slice value;
-    bool damaged = false;
-    out = put_varint(out, at->num_headers);
-    out = put_octets(out, input->fixed_headers);
-    out = put_sized(put_octets(out, PAYLOAD_TYPE), source->payload_type);
-    out = put_octets(out, source->network);
-    while (next_label(input, &labels, &name, &value, &damaged)) {
-        out = put_octets(out, name);
-        if (OTUS_LIKELY(at->is_clean))
-            out = put_sized(out, value);
-        else
-            out = put_repaired(put_varint(out, repaired_len(value)), value);
+    uint32_t num_labels = labels.len / (uint32_t)sizeof(struct otus_label);
+    uint32_t num = input->num_fixed_headers + 1 + (source->network.len ? NUM_NETWORK_HEADERS : 0);
+    uint32_t supposed = num + num_labels;
+    uint32_t before = MAX_VARINT + input->fixed_headers.len + PAYLOAD_TYPE.len + MAX_VARINT;
+    if (!has_room(room, (uint64_t)before + source->payload_type.len + source->network.len))
+        return OTUS_E_PARTIAL;
+    uint8_t *number = room->at;
+    uint8_t *first = number + varint_len(supposed);
+    room->at = put_octets(first, input->fixed_headers);
+    room->at = put_sized(put_octets(room->at, PAYLOAD_TYPE), source->payload_type);
+    room->at = put_octets(room->at, source->network);
+    enum otus_status status;
+    while ((status = next_label(&labels, &name, &value, input)) == OTUS_OK) {
+        status = put_label(room, input, name, value);
+        if (OTUS_UNLIKELY(status != OTUS_OK))
+            return status;
+        num++;
     }
-    return out;
+    put_length(room, number, first, num);
+    return status == OTUS_E_END ? OTUS_OK : status;
 }
 
 /* --- Planning ------------------------------------------------------------- */
 
-/* Octets after the length field, for its place in a section. */
-static uint32_t body_len(const struct source *source, uint32_t headers, int64_t ts_delta,
-                         uint32_t offset_delta)
-{
-    return 1 + varint_len(ts_delta) + varint_len(offset_delta) + sized_len(source->key.len) +
-           sized_len(source->value.len) + headers;
-}
-
-struct planner {
-    struct otus_kafka_section *sections;
-    uint32_t num_sections;
-    uint32_t *open; /* by partition: its open section, or OTUS_KAFKA_NO_SECTION */
-    const struct otus_kafka_inputs *from;
+enum {
+    /* Of a record, beside what its lengths are known of: attributes, its own length,
+     * timestampDelta, offsetDelta, the number of headers. */
+    FIXED_ROOM = 1 + 4 * MAX_VARINT + MAX_VARLONG,
+    /* Of a section, beside its records: what is copied too much, and what a length is
+     * taken for before it is known. */
+    SECTION_ROOM = COPIED + 32,
 };
 
-static struct otus_kafka_section *open_section(struct planner *planner, uint32_t partition,
-                                               int64_t ts_ms)
+struct planner {
+    const struct otus_kafka_inputs *from;
+    struct otus_kafka_section *sections;
+    uint32_t num_sections;
+    uint32_t *open;         /* by partition: its open section, or OTUS_KAFKA_NO_SECTION */
+    uint32_t longest_label; /* of the input in hand: octets of its longest header name */
+    uint64_t total;         /* octets of all records at most */
+};
+
+static uint32_t longest_name(const struct otus_kafka_input *input)
 {
-    uint32_t number = planner->num_sections++;
-    planner->open[partition] = number;
-    struct otus_kafka_section *section = &planner->sections[number];
-    *section = (struct otus_kafka_section){
-        .partition = partition, .base_ts_ms = ts_ms, .max_ts_ms = ts_ms};
-    return section;
+    uint32_t longest = 0;
+    for (uint32_t i = 0; i < input->num_label_names; i++)
+        if (input->label_names[i].len > longest)
+            longest = input->label_names[i].len;
+    return longest;
 }
 
-static void place(struct planner *planner, struct otus_kafka_place *out_place,
-                  const struct source *source, uint32_t headers)
+/* Octets of the labels' headers at most, by what the record says of them: that no
+ * octet is looked at is why there is a bound. It holds as long as all are UTF-8. */
+static bool bound_labels(uint64_t *out_len, const struct planner *planner,
+                         const struct otus_kafka_input *input, const struct otus_record *record)
 {
-    uint32_t partition = otus_kafka_partition(source->key, planner->from->num_partitions);
-    uint32_t number = planner->open[partition];
-    struct otus_kafka_section *section = NULL;
-    uint32_t len = 0;
-    if (number != OTUS_KAFKA_NO_SECTION) {
-        section = &planner->sections[number];
-        len = body_len(source, headers, source->ts_ms - section->base_ts_ms, section->num_records);
-        if (section->len + sized_len(len) > planner->from->max_section_octets)
-            section = NULL;
+    *out_len = 0;
+    if (planner->longest_label == 0)
+        return true; /* no label becomes a header */
+    if (!planner->from->is_exact && record->labels_octets <= input->arena_len) {
+        uint64_t num = record->labels.len / sizeof(struct otus_label);
+        *out_len = num * (planner->longest_label + varint_len(record->labels_octets)) +
+                   record->labels_octets;
+        return true;
     }
-    if (section == NULL) {
-        section = open_section(planner, partition, source->ts_ms);
-        len = body_len(source, headers, 0, 0);
-    }
-    out_place->section = planner->open[partition];
-    out_place->offset_delta = section->num_records++;
-    out_place->body_len = len;
-    section->len += sized_len(len);
-    if (source->ts_ms > section->max_ts_ms)
-        section->max_ts_ms = source->ts_ms;
+    struct otus_slice labels;
+    struct otus_slice name;
+    struct otus_slice text;
+    if (!find(input, &labels, record->labels))
+        return false;
+    enum otus_status status;
+    while ((status = next_label(&labels, &name, &text, input)) == OTUS_OK)
+        *out_len += name.len + sized_len(repaired_len(text));
+    return status == OTUS_E_END;
 }
 
-static bool fits(const struct otus_kafka_inputs *from, const struct source *source,
-                 uint32_t headers)
+/* Octets of a record at most; false where it is damaged, or has no value. */
+static bool bound_record(uint64_t *out_len, const struct planner *planner,
+                         const struct otus_kafka_input *input, const struct otus_record *record,
+                         uint32_t key_len)
 {
-    uint64_t octets = (uint64_t)source->key.len + source->value.len + headers;
+    uint32_t value = planner->from->value;
+    struct otus_slice octets;
+    uint64_t labels;
+    if (!find(input, &octets, value_span(record, value)) ||
+        !bound_labels(&labels, planner, input, record))
+        return false;
     /* A packet may be without payload, but no record without its encoded form. */
-    bool has_value = source->value.len != 0 || from->value == OTUS_KAFKA_RAW;
-    return has_value && octets <= from->max_message_octets;
+    if (octets.len == 0 && value != OTUS_KAFKA_RAW)
+        return false;
+    uint32_t kind = record->payload_type == OTUS_PAYLOAD_PLUGIN ? record->payload_name.len
+                                                                : LONGEST_PAYLOAD_TYPE;
+    *out_len = FIXED_ROOM + (uint64_t)sized_len(key_len) + sized_len(octets.len) +
+               input->fixed_headers.len + PAYLOAD_TYPE.len + sized_len(kind) + labels +
+               (value == OTUS_KAFKA_RAW ? NETWORK_ROOM : 0);
+    return true;
 }
 
-/* The records of one input. *total is what all records come to so far. */
-static enum otus_status plan_input(struct planner *planner, struct otus_kafka_place *out_places,
-                                   uint64_t *total, const struct otus_kafka_input *input)
+/* The section that a record of at most so many octets goes to. */
+static uint32_t place(struct planner *planner, struct otus_slice key, uint32_t len)
 {
+    uint32_t partition = otus_kafka_partition(key, planner->from->num_partitions);
+    uint32_t number = planner->open[partition];
+    if (number == OTUS_KAFKA_NO_SECTION ||
+        planner->sections[number].room + (uint64_t)len >
+            (uint64_t)planner->from->max_section_octets + SECTION_ROOM) {
+        number = planner->num_sections++;
+        planner->open[partition] = number;
+        planner->sections[number] =
+            (struct otus_kafka_section){.partition = partition, .room = SECTION_ROOM};
+        planner->total += SECTION_ROOM;
+    }
+    planner->sections[number].room += len;
+    return number;
+}
+
+static enum otus_status plan_input(struct planner *planner, uint32_t *out_places,
+                                   const struct otus_kafka_input *input)
+{
+    planner->longest_label = longest_name(input);
     for (uint32_t i = 0; i < input->num_indices; i++) {
         if (input->indices[i] >= input->num_records)
             return OTUS_E_INVALID;
         struct source source;
-        struct header_plan headers;
-        ask_for(input, i);
-        out_places[i] = (struct otus_kafka_place){.section = OTUS_KAFKA_NO_SECTION};
-        if (!look_up(&source, input, planner->from->value, input->indices[i]) ||
-            !plan_headers(&headers, input, &source) || !fits(planner->from, &source, headers.len))
+        uint64_t len;
+        ask_for_key(input, i);
+        struct otus_record record = load_record(input, input->indices[i]);
+        out_places[i] = OTUS_KAFKA_NO_SECTION;
+        if (!find_key(&source, input, &record) ||
+            !bound_record(&len, planner, input, &record, source.key.len))
             continue;
-        place(planner, &out_places[i], &source, headers.len);
-        out_places[i].num_headers = headers.num_headers;
-        out_places[i].is_clean = headers.is_clean;
-        *total += sized_len(out_places[i].body_len);
-        if (*total > MAX_OUTPUT)
+        planner->total += len;
+        if (planner->total > MAX_OUTPUT)
             return OTUS_E_LIMIT;
+        out_places[i] = place(planner, source.key, (uint32_t)len);
     }
     return OTUS_OK;
 }
 
-enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
-                                    struct otus_kafka_section *out_sections,
-                                    uint32_t *out_num_sections, uint32_t *out_octets,
-                                    uint32_t *scratch, const struct otus_kafka_inputs *from)
+enum otus_status otus_kafka_plan(uint32_t *out_places, struct otus_kafka_section *out_sections,
+                                 uint32_t *out_num_sections, uint32_t *out_octets,
+                                 uint32_t *scratch, const struct otus_kafka_inputs *from)
 {
-    struct planner planner = {out_sections, 0, scratch, from};
+    struct planner planner = {.from = from, .sections = out_sections, .open = scratch};
     for (uint32_t i = 0; i < from->num_partitions; i++)
         scratch[i] = OTUS_KAFKA_NO_SECTION;
-    uint64_t total = 0;
     for (uint32_t i = 0; i < from->num_inputs; i++) {
-        enum otus_status status = plan_input(&planner, out_places, &total, &from->inputs[i]);
+        enum otus_status status = plan_input(&planner, out_places, &from->inputs[i]);
         if (status != OTUS_OK)
             return status;
         out_places += from->inputs[i].num_indices;
@@ -482,66 +574,89 @@ enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
     uint32_t off = 0;
     for (uint32_t i = 0; i < planner.num_sections; i++) {
         out_sections[i].off = off;
-        off += out_sections[i].len;
+        off += out_sections[i].room;
     }
     *out_num_sections = planner.num_sections;
-    *out_octets = (uint32_t)total;
+    *out_octets = off;
     return OTUS_OK;
 }
 
 /* --- Writing -------------------------------------------------------------- */
 
-static uint8_t *put_record(uint8_t *out, const struct otus_kafka_input *input,
-                           const struct source *source, const struct otus_kafka_place *at,
-                           int64_t base_ts_ms)
+/* Puts a record behind those that its section has. OTUS_E_PARTIAL where there is no
+ * room for it, though it was planned; OTUS_E_LIMIT and OTUS_E_MALFORMED where it is too
+ * large or damaged, and then the section is as it was. */
+static enum otus_status put_record(uint8_t *out, struct otus_kafka_section *section,
+                                   const struct otus_kafka_input *input,
+                                   const struct source *source, uint32_t max_octets)
 {
-    out = put_varint(out, at->body_len);
-    *out++ = 0; /* attributes: none are defined */
-    out = put_varint(out, source->ts_ms - base_ts_ms);
-    out = put_varint(out, at->offset_delta);
-    out = put_sized(out, source->key);
-    out = put_sized(out, source->value);
-    return put_headers(out, input, source, at);
+    uint8_t *start = out + section->off + section->len;
+    struct room room = {start, out + section->off + section->room - COPIED};
+    int64_t base_ts_ms = section->num_records == 0 ? source->ts_ms : section->base_ts_ms;
+    uint64_t octets = (uint64_t)source->key.len + source->value.len;
+    if (octets > max_octets)
+        return OTUS_E_LIMIT;
+    if (!has_room(&room, FIXED_ROOM + octets))
+        return OTUS_E_PARTIAL;
+    uint8_t *body = start + varint_len((int64_t)octets + input->fixed_headers.len);
+    room.at = body;
+    *room.at++ = 0; /* attributes: none are defined */
+    room.at = put_varint(room.at, source->ts_ms - base_ts_ms);
+    room.at = put_varint(room.at, section->num_records);
+    room.at = put_sized(room.at, source->key);
+    room.at = put_sized(room.at, source->value);
+    const uint8_t *headers = room.at;
+    enum otus_status status = put_headers(&room, input, source);
+    if (status != OTUS_OK)
+        return status;
+    if (octets + (uint64_t)(room.at - headers) > max_octets)
+        return OTUS_E_LIMIT;
+    put_length(&room, start, body, (uint32_t)(room.at - body));
+    section->len += (uint32_t)(room.at - start);
+    section->num_records++;
+    section->base_ts_ms = base_ts_ms;
+    if (section->num_records == 1 || source->ts_ms > section->max_ts_ms)
+        section->max_ts_ms = source->ts_ms;
+    return OTUS_OK;
 }
 
 static enum otus_status write_input(uint8_t *out, struct otus_kafka_section *sections,
-                                    uint32_t num_sections, const struct otus_kafka_place *places,
-                                    const struct otus_kafka_input *input, uint32_t value)
+                                    uint32_t num_sections, uint32_t *places,
+                                    const struct otus_kafka_input *input,
+                                    const struct otus_kafka_inputs *from)
 {
     for (uint32_t i = 0; i < input->num_indices; i++) {
-        const struct otus_kafka_place *at = &places[i];
-        ask_for(input, i);
-        if (at->section == OTUS_KAFKA_NO_SECTION)
-            continue;
         struct source source;
-        if (at->section >= num_sections || !look_up(&source, input, value, input->indices[i]))
+        ask_for_octets(input, i, from->value);
+        if (places[i] == OTUS_KAFKA_NO_SECTION)
+            continue;
+        if (places[i] >= num_sections || input->indices[i] >= input->num_records)
             return OTUS_E_INVALID;
-        struct otus_kafka_section *section = &sections[at->section];
-        uint32_t len = sized_len(at->body_len);
-        if (len > section->len - section->written)
-            return OTUS_E_INVALID;
-        uint8_t *start = out + section->off + section->written;
-        uint8_t *end = put_record(start, input, &source, at, section->base_ts_ms);
-        if ((uint32_t)(end - start) != len)
-            return OTUS_E_INVALID;
-        section->written += len;
+        enum otus_status status = OTUS_E_MALFORMED;
+        if (look_up(&source, input, from->value, input->indices[i]))
+            status =
+                put_record(out, &sections[places[i]], input, &source, from->max_message_octets);
+        if (status == OTUS_E_PARTIAL)
+            return status;
+        if (status != OTUS_OK)
+            places[i] = OTUS_KAFKA_NO_SECTION;
     }
     return OTUS_OK;
 }
 
 enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
                                   struct otus_kafka_section *sections, uint32_t num_sections,
-                                  const struct otus_kafka_place *places,
-                                  const struct otus_kafka_inputs *from)
+                                  uint32_t *places, const struct otus_kafka_inputs *from)
 {
     for (uint32_t i = 0; i < num_sections; i++) {
-        if (sections[i].off > out_len || sections[i].len > out_len - sections[i].off)
+        if (sections[i].off > out_len || sections[i].room > out_len - sections[i].off ||
+            sections[i].room < SECTION_ROOM)
             return OTUS_E_LIMIT;
-        sections[i].written = 0;
+        sections[i].len = sections[i].num_records = 0;
     }
     for (uint32_t i = 0; i < from->num_inputs; i++) {
         enum otus_status status =
-            write_input(out, sections, num_sections, places, &from->inputs[i], from->value);
+            write_input(out, sections, num_sections, places, &from->inputs[i], from);
         if (status != OTUS_OK)
             return status;
         places += from->inputs[i].num_indices;

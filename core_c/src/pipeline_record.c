@@ -42,10 +42,12 @@ static inline uint32_t count_bits(uint64_t bits)
  * their values are part of the payload, which is in the arena already. The others are left pointing
  * there: encoders read whole vectors, and may do so in the arena alone. */
 static inline uint8_t *write_word(struct otus_slice *values, uint64_t present,
-                                  struct otus_arena *arena, uint8_t *at, uint32_t first_id)
+                                  struct otus_arena *arena, uint8_t *at, uint32_t first_id,
+                                  uint32_t *octets)
 {
     uint8_t *base = arena->base;
     size_t used = arena->used;
+    uint64_t total = *octets;
     for (; present != 0; present &= present - 1) {
         uint32_t index = (uint32_t)__builtin_ctzll(present);
         uint32_t id = first_id + index;
@@ -66,7 +68,9 @@ static inline uint8_t *write_word(struct otus_slice *values, uint64_t present,
         memcpy(at + offsetof(struct otus_label, off), &short_off, sizeof short_off);
         memcpy(at + offsetof(struct otus_label, len), &value.len, sizeof value.len);
         at += sizeof(struct otus_label);
+        total += value.len;
     }
+    *octets = total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
     return at;
 }
 
@@ -90,14 +94,16 @@ bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record
     uint32_t off = arena->used;
     uint32_t len = num * (uint32_t)sizeof(struct otus_label);
     uint8_t *at = otus_arena_take(arena, len);
+    uint32_t octets = 0;
     static_assert(OTUS_MAX_LABELS == 2 * 64, "two words");
     if (OTUS_LIKELY(at != NULL))
-        at = write_word(set->value, set->present[0], arena, at, 0);
+        at = write_word(set->value, set->present[0], arena, at, 0, &octets);
     if (OTUS_UNLIKELY(at != NULL && set->present[1] != 0))
-        at = write_word(set->value + 64, set->present[1], arena, at, 64);
+        at = write_word(set->value + 64, set->present[1], arena, at, 64, &octets);
     if (at == NULL)
         return false;
     record->labels = (struct otus_span){off, len};
+    record->labels_octets = octets;
     write_key(record, set, arena);
     return true;
 }

@@ -47,6 +47,7 @@ class BatchMaker:
         labels: tuple[tuple[int, bytes], ...] = (),
         ts_ns: int = BASE_NS,
         kind: int = 1,
+        labels_octets: int | None = None,
         **meta: Any,
     ) -> None:
         record = ffi.new("struct otus_record *")
@@ -60,6 +61,8 @@ class BatchMaker:
         spans = [(label, *self.put(octets)) for label, octets in labels]
         packed = b"".join(struct.pack("=III", *span) for span in spans)
         record.labels.off, record.labels.len = self.put(packed)
+        told = sum(len(octets) for _, octets in labels)
+        record.labels_octets = told if labels_octets is None else labels_octets
         if kind == 4:
             record.payload_name.off, record.payload_name.len = self.put(b"mine")
         self.records += bytes(ffi.buffer(record))
@@ -276,6 +279,32 @@ def test_a_raw_value_is_the_payload_between_headers_of_its_addresses() -> None:
     ]  # fmt: skip
     found = [(record.value, list(record.headers)) for _, record in read(made)]
     assert found == [(b"INVITE sip:b", headers), (b"", headers)]
+
+
+@pytest.mark.parametrize("told", [0, 1, 4000, 1 << 20, 0xFFFFFFFF])
+def test_labels_may_hold_more_than_is_said_of_them(told: int) -> None:
+    """Each octet that is no UTF-8 grows to three, and nothing relies on what a record says."""
+    maker, right = BatchMaker(), BatchMaker()
+    label = b"\xff" * 1000
+    for number in range(40):
+        labels = ((0, label), (3, b"x"))
+        maker.add(b"value", b"%d" % number, labels, labels_octets=told)
+        right.add(b"value", b"%d" % number, ((0, "\ufffd".encode() * 1000), (3, b"x")))
+    made, left_out = kafka_sections([(maker.batch(), None)], 3, max_octets=10_000)
+    assert not left_out
+    assert all(len(section[4]) <= 10_000 for section in made)
+    wanted, _ = kafka_sections([(right.batch(), None)], 3, max_octets=10_000)
+    assert by_partition(read(made)) == by_partition(read(wanted))
+
+
+def test_a_section_of_which_all_is_left_out_is_none() -> None:
+    """Too large is what a record comes to, which shows when it is written."""
+    maker = BatchMaker()
+    for number in range(4):
+        maker.add(b"x" * (500 if number % 2 else 50), b"%d" % (number % 2))
+    made, left_out = kafka_sections([(maker.batch(), None)], 50, max_message_octets=300)
+    assert left_out == [(0, 1), (0, 3)]
+    assert [section[1] for section in made] == [2]
 
 
 def test_nothing_makes_nothing() -> None:

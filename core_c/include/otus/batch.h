@@ -37,7 +37,7 @@ struct otus_record {
     uint8_t state;                 /* enum otus_record_state */
     uint8_t payload_type;          /* enum otus_payload_type */
     uint16_t parser;               /* index of the stage that took it */
-    uint32_t reserved;
+    uint32_t labels_octets;        /* of all labels' values together */
 };
 static_assert(sizeof(struct otus_record) == 200, "read from Python");
 

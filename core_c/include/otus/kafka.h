@@ -44,6 +44,7 @@ struct otus_kafka_inputs {
     uint32_t max_section_octets; /* of one section, unless a single record is larger */
     uint32_t max_message_octets; /* of key, value and headers of one record */
     uint32_t value;              /* enum otus_kafka_value */
+    uint32_t is_exact;           /* plan by what labels hold, not by what records say of them */
 };
 
 /* The records of one partition that go into one batch. */
@@ -52,42 +53,37 @@ struct otus_kafka_section {
     uint32_t num_records;
     int64_t base_ts_ms; /* of its first record: what the others are relative to */
     int64_t max_ts_ms;
-    uint32_t off; /* in the output */
-    uint32_t len;
-    uint32_t written; /* otus_kafka_write()'s own */
+    uint32_t off;  /* in the output */
+    uint32_t room; /* octets at most */
+    uint32_t len;  /* octets as written */
     uint32_t reserved;
-};
-
-/* Where one record goes. */
-struct otus_kafka_place {
-    uint32_t section;
-    uint32_t offset_delta;
-    uint32_t body_len; /* octets after its length field */
-    uint32_t num_headers;
-    uint32_t is_clean; /* every label is UTF-8 as it stands */
 };
 
 /* The partition of a key: murmur2 as the Java client's default partitioner has it. */
 uint32_t otus_kafka_partition(struct otus_slice key, uint32_t num_partitions);
 
-/* Plans the sections.
+/* Plans the sections: which record goes to which, and how large each may become.
  *
- * out_places has room for the indices of all inputs, one input after the other,
- * out_sections too (a section holds one record at least), scratch for
- * num_partitions. Returns OTUS_E_INVALID for indices beyond the records, and
- * OTUS_E_LIMIT where all of it is more than an output can hold. */
-OTUS_MUST_CHECK enum otus_status otus_kafka_measure(struct otus_kafka_place *out_places,
-                                                    struct otus_kafka_section *out_sections,
-                                                    uint32_t *out_num_sections,
-                                                    uint32_t *out_octets, uint32_t *scratch,
-                                                    const struct otus_kafka_inputs *from);
+ * out_places has room for the indices of all inputs, one input after the other, and
+ * tells each one's section or OTUS_KAFKA_NO_SECTION. out_sections has as much (a section
+ * is planned for one record at least), scratch room for num_partitions. Of the sections,
+ * partition, off and room are set; out_octets is what all may come to. Returns
+ * OTUS_E_INVALID for indices beyond the records, and OTUS_E_LIMIT where all of it is more
+ * than an output can hold. */
+OTUS_MUST_CHECK enum otus_status otus_kafka_plan(uint32_t *out_places,
+                                                 struct otus_kafka_section *out_sections,
+                                                 uint32_t *out_num_sections, uint32_t *out_octets,
+                                                 uint32_t *scratch,
+                                                 const struct otus_kafka_inputs *from);
 
-/* Writes what was planned for the same inputs. Returns OTUS_E_LIMIT where out is
- * smaller than measured. */
+/* Writes what was planned for the same inputs, and completes the sections; one whose
+ * records are all left out has none. places of records that turn out to be damaged or too
+ * large become OTUS_KAFKA_NO_SECTION. Returns OTUS_E_LIMIT where out is smaller than
+ * planned, and OTUS_E_PARTIAL where a section is, because labels that are no UTF-8 grow:
+ * then plan again with is_exact, which does not happen to. */
 OTUS_MUST_CHECK enum otus_status otus_kafka_write(uint8_t *out, uint32_t out_len,
                                                   struct otus_kafka_section *sections,
-                                                  uint32_t num_sections,
-                                                  const struct otus_kafka_place *places,
+                                                  uint32_t num_sections, uint32_t *places,
                                                   const struct otus_kafka_inputs *from);
 
 #endif

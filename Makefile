@@ -167,7 +167,7 @@ $(CT)/%: core_c/tests/%.c $(CT_OBJECTS)
 	@mkdir -p $(@D)
 	@echo "  CC $<"; gcc $(CT_FLAGS) -MMD -MP -MF $@.d $< $(CT_OBJECTS) $(CT_LINK) -o $@
 # Every allocation of the core goes through the test's own.
-$(CT)/test_memory: CT_LINK := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free
+$(CT)/test_memory: CT_LINK := -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc,--wrap=aligned_alloc,--wrap=free,--wrap=mmap,--wrap=munmap
 -include $(wildcard $(CT)/*.d)
 
 .PHONY: core-test core-test-build

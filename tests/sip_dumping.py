@@ -73,7 +73,8 @@ def build_sip_dump(folder: Path, *flags: str) -> SipDump:
     core = ROOT / "core_c"
     sources = [path for pattern in SOURCES for path in sorted((core / "src").glob(pattern))]
     # sip_media.c needs the flow registry.
-    sources += [core / "src" / name for name in ("flow.c", "flow_call.c", "counters.c", "labels.c")]
+    sources += sorted((core / "src").glob("flow*.c"))
+    sources += [core / "src" / name for name in ("counters.c", "labels.c")]
     command = [os.environ.get("CC", "cc"), "-std=c11", "-O1", "-g", "-D_GNU_SOURCE"]
     command += ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined"]
     command += [f"-I{core / 'include'}", f"-I{core / 'src'}", *flags, "-o", str(program)]

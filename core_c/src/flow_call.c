@@ -7,90 +7,150 @@
 
 /* The records of the bucket that a Call-ID belongs to. */
 struct records {
-    struct otus_call *calls;
-    struct otus_lock *lock;
+    struct otus_table *table;
+    struct otus_home home;
     uint64_t hash;
+    uint32_t tick; /* of the message */
 };
 
 /* Endpoints to remove, taken out of the records under their lock: writers hold one lock at
  * a time. */
 struct leaving {
-    uint64_t endpoint[OTUS_CALL_SLOTS * OTUS_CALL_ENDPOINTS];
+    uint64_t endpoint[OTUS_TABLE_SLOTS * OTUS_CALL_ENDPOINTS];
     uint32_t num;
 };
 
-static struct records records_of(struct otus_flow_registry *registry, uint64_t call_hash)
+static struct records records_of(struct otus_flow_registry *registry, uint64_t call_hash,
+                                 uint64_t now_ns)
 {
-    uint32_t bucket = otus_bucket_of(call_hash, registry->num_call_buckets);
-    return (struct records){registry->calls + (size_t)bucket * OTUS_CALL_SLOTS,
-                            &registry->call_locks[bucket % OTUS_FLOW_LOCKS], call_hash};
+    struct otus_table *table = &registry->tables.calls;
+    return (struct records){table, otus_home_of(table, call_hash), call_hash, otus_tick_of(now_ns)};
 }
 
 static struct records records_of_call_id(struct otus_flow_registry *registry,
-                                         struct otus_slice call_id)
+                                         struct otus_slice call_id, uint64_t now_ns)
 {
-    struct otus_flow_value value = {0};
-    otus_flow_set_call_id(&value, call_id);
-    return records_of(registry, otus_flow_hash_call(registry, &value));
+    return records_of(registry, otus_flow_hash_call(registry, call_id), now_ns);
+}
+
+static uint32_t slots_of(const struct records *records)
+{
+    return otus_slots_of(records->home.bucket, records->hash);
+}
+
+/* The call's next record, of those that slots still names; NULL behind the last. */
+static struct otus_call *next_record(const struct records *records, uint32_t *slots,
+                                     uint32_t *out_slot)
+{
+    while (*slots != 0) {
+        *out_slot = otus_next_slot(slots);
+        struct otus_call *call = otus_item_at(records->table, records->home.bucket, *out_slot);
+        if (call->hash == records->hash)
+            return call;
+    }
+    return NULL;
+}
+
+/* OTUS_TABLE_SLOTS: the call has no head. */
+static uint32_t find_head_slot(const struct records *records)
+{
+    const struct otus_call *call;
+    uint32_t slot;
+    for (uint32_t slots = slots_of(records); (call = next_record(records, &slots, &slot)) != NULL;)
+        if (call->is_head)
+            return slot;
+    return OTUS_TABLE_SLOTS;
 }
 
 static struct otus_call *find_head(const struct records *records)
 {
-    for (uint32_t i = 0; i < OTUS_CALL_SLOTS; i++)
-        if (records->calls[i].hash == records->hash && records->calls[i].is_head)
-            return &records->calls[i];
-    return NULL;
+    uint32_t slot = find_head_slot(records);
+    return slot == OTUS_TABLE_SLOTS ? NULL
+                                    : otus_item_at(records->table, records->home.bucket, slot);
 }
 
-/* A new record in place of the oldest of the bucket; a free one is oldest. */
-static struct otus_call *add_record(const struct records *records, uint64_t now_ns)
+/* A new record, in place of the oldest of the bucket where that is full. */
+static struct otus_call *add_record(const struct records *records)
 {
-    bool has_head = find_head(records) != NULL;
-    struct otus_call *oldest = &records->calls[0];
-    for (uint32_t i = 1; i < OTUS_CALL_SLOTS; i++)
-        if (records->calls[i].put_ns < oldest->put_ns)
-            oldest = &records->calls[i];
-    *oldest = (struct otus_call){
-        .hash = records->hash, .put_ns = now_ns == 0 ? 1 : now_ns, .is_head = !has_head};
-    return oldest;
+    bool has_head = find_head_slot(records) != OTUS_TABLE_SLOTS;
+    uint32_t slot = otus_slot_take(records->table, records->home, records->tick);
+    struct otus_call *call = otus_item_at(records->table, records->home.bucket, slot);
+    *call = (struct otus_call){.hash = records->hash, .is_head = !has_head};
+    otus_slot_name(records->home.bucket, slot, records->hash);
+    otus_slot_use(records->home.bucket, slot, records->tick);
+    return call;
 }
 
-static struct otus_call *take_head(const struct records *records, uint64_t now_ns)
+static struct otus_call *take_head(const struct records *records)
 {
-    struct otus_call *head = find_head(records);
-    if (head == NULL)
-        return add_record(records, now_ns);
-    head->put_ns = now_ns == 0 ? 1 : now_ns;
-    return head;
+    uint32_t slot = find_head_slot(records);
+    if (slot == OTUS_TABLE_SLOTS)
+        return add_record(records);
+    otus_slot_use(records->home.bucket, slot, records->tick);
+    return otus_item_at(records->table, records->home.bucket, slot);
 }
 
-void otus_flow_note_endpoint(struct otus_flow_registry *registry, uint64_t call_hash,
-                             uint64_t endpoint, uint32_t owner, uint64_t now_ns)
+static void drop_endpoint(struct otus_call *call, uint32_t k)
 {
-    struct records records = records_of(registry, call_hash);
-    struct otus_call *room = NULL;
-    otus_lock_take(records.lock);
-    for (uint32_t i = 0; i < OTUS_CALL_SLOTS; i++) {
-        struct otus_call *call = &records.calls[i];
-        if (call->hash != call_hash)
+    uint32_t last = --call->num_endpoints;
+    call->endpoint[k] = call->endpoint[last];
+    call->owner[k] = call->owner[last];
+}
+
+/* The ports of an endpoint go with one party; those of a pair may go with two. */
+static bool has_endpoint(struct otus_call *call, uint64_t endpoint, uint32_t owner)
+{
+    const uint64_t ports = endpoint & OTUS_PORTS_OF_HASH;
+    bool is_there = false;
+    for (uint32_t k = call->num_endpoints; k-- > 0;) {
+        if ((call->endpoint[k] ^ endpoint) > OTUS_PORTS_OF_HASH)
             continue;
-        for (uint32_t k = 0; k < call->num_endpoints; k++) {
-            if (call->endpoint[k] == endpoint) {
-                call->owner[k] = owner;
-                call->put_ns = now_ns == 0 ? 1 : now_ns;
-                otus_lock_give(records.lock);
-                return;
-            }
+        if (call->owner[k] == owner) {
+            call->endpoint[k] |= ports;
+            is_there = true;
+            continue;
         }
-        if (call->num_endpoints < OTUS_CALL_ENDPOINTS)
-            room = call;
+        call->endpoint[k] &= ~ports;
+        if ((call->endpoint[k] & OTUS_PORTS_OF_HASH) == 0)
+            drop_endpoint(call, k);
     }
-    if (room == NULL)
-        room = add_record(&records, now_ns);
-    room->put_ns = now_ns == 0 ? 1 : now_ns;
+    return is_there;
+}
+
+static void note_endpoint(const struct records *records, uint64_t endpoint, uint32_t owner)
+{
+    struct otus_call *call, *room = NULL;
+    uint32_t slot, slot_with_room = 0;
+    bool is_there = false;
+    for (uint32_t slots = slots_of(records);
+         (call = next_record(records, &slots, &slot)) != NULL;) {
+        if (has_endpoint(call, endpoint, owner)) {
+            otus_slot_use(records->home.bucket, slot, records->tick);
+            is_there = true;
+        } else if (call->num_endpoints < OTUS_CALL_ENDPOINTS) {
+            room = call;
+            slot_with_room = slot;
+        }
+    }
+    if (is_there)
+        return;
+    if (room != NULL)
+        otus_slot_use(records->home.bucket, slot_with_room, records->tick);
+    else
+        room = add_record(records);
     room->endpoint[room->num_endpoints] = endpoint;
     room->owner[room->num_endpoints++] = owner;
-    otus_lock_give(records.lock);
+}
+
+void otus_flow_note_endpoints(struct otus_flow_registry *registry, uint64_t call_hash,
+                              const uint64_t *endpoints, uint32_t num, uint32_t owner,
+                              uint64_t now_ns)
+{
+    struct records records = records_of(registry, call_hash, now_ns);
+    otus_stripe_take(records.home.stripe);
+    for (uint32_t i = 0; i < num; i++)
+        note_endpoint(&records, endpoints[i], owner);
+    otus_stripe_give(records.home.stripe);
 }
 
 static void add_invite(struct otus_call *head, uint32_t branch)
@@ -160,9 +220,7 @@ static void leave_party(struct leaving *leaving, struct otus_call *call,
         if (call->owner[k] != tag)
             continue;
         leaving->endpoint[leaving->num++] = call->endpoint[k];
-        uint32_t last = --call->num_endpoints;
-        call->endpoint[k] = call->endpoint[last];
-        call->owner[k] = call->owner[last];
+        drop_endpoint(call, k);
     }
 }
 
@@ -173,11 +231,11 @@ static void leave(struct leaving *leaving, const struct records *records,
 {
     bool goes_on =
         head != NULL && (head->num_dialogs != 0 || head->num_invites != 0 || head->has_more);
+    struct otus_call *call;
+    uint32_t slot;
     leaving->num = 0;
-    for (uint32_t i = 0; i < OTUS_CALL_SLOTS; i++) {
-        struct otus_call *call = &records->calls[i];
-        if (call->hash != records->hash)
-            continue;
+    for (uint32_t slots = slots_of(records);
+         (call = next_record(records, &slots, &slot)) != NULL;) {
         if (goes_on) {
             leave_party(leaving, call, head, one);
             leave_party(leaving, call, head, other);
@@ -185,7 +243,7 @@ static void leave(struct leaving *leaving, const struct records *records,
         }
         for (uint32_t k = 0; k < call->num_endpoints; k++)
             leaving->endpoint[leaving->num++] = call->endpoint[k];
-        *call = (struct otus_call){0};
+        otus_slot_drop(records->table, records->home, slot);
     }
 }
 
@@ -199,84 +257,84 @@ static void remove_all(struct otus_flow_registry *registry, const struct leaving
 void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
                        bool has_offer, uint64_t now_ns)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id);
+    struct records records = records_of_call_id(registry, dialog->call_id, now_ns);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
-    otus_lock_take(records.lock);
-    struct otus_call *head = take_head(&records, now_ns);
+    otus_stripe_take(records.home.stripe);
+    struct otus_call *head = take_head(&records);
     head->is_offerless = !has_offer;
     head->offerless_cseq = dialog->cseq;
     if (to != 0) /* RFC 3261 12.2: within a dialog, whose beginning may not have been seen */
         add_dialog(head, from, to);
     else
         add_invite(head, branch);
-    otus_lock_give(records.lock);
+    otus_stripe_give(records.home.stripe);
 }
 
 bool otus_flow_is_offerless(struct otus_flow_registry *registry,
                             const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id);
-    otus_lock_take(records.lock);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0);
+    otus_stripe_take(records.home.stripe);
     const struct otus_call *head = find_head(&records);
     bool is_offerless = head != NULL && head->is_offerless && head->offerless_cseq == dialog->cseq;
-    otus_lock_give(records.lock);
+    otus_stripe_give(records.home.stripe);
     return is_offerless;
 }
 
 void otus_flow_challenged(struct otus_flow_registry *registry,
                           const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
-    otus_lock_take(records.lock);
+    otus_stripe_take(records.home.stripe);
     struct otus_call *head = find_head(&records);
     if (head != NULL)
         drop_invite(head, branch);
-    otus_lock_give(records.lock);
+    otus_stripe_give(records.home.stripe);
 }
 
 void otus_flow_answered(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
                         uint64_t now_ns)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id);
+    struct records records = records_of_call_id(registry, dialog->call_id, now_ns);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
-    otus_lock_take(records.lock);
-    struct otus_call *head = take_head(&records, now_ns);
+    otus_stripe_take(records.home.stripe);
+    struct otus_call *head = take_head(&records);
     drop_invite(head, branch);
     add_dialog(head, from, to);
-    otus_lock_give(records.lock);
+    otus_stripe_give(records.home.stripe);
 }
 
 void otus_flow_refused(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
     struct leaving leaving;
-    otus_lock_take(records.lock);
+    otus_stripe_take(records.home.stripe);
     struct otus_call *head = find_head(&records);
     if (head != NULL)
         drop_invite(head, branch);
     leave(&leaving, &records, head, to, 0);
-    otus_lock_give(records.lock);
+    otus_stripe_give(records.home.stripe);
     remove_all(registry, &leaving, records.hash);
 }
 
 void otus_flow_ended(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     struct leaving leaving;
-    otus_lock_take(records.lock);
+    otus_stripe_take(records.home.stripe);
     struct otus_call *head = find_head(&records);
     if (head != NULL)
         drop_dialog(head, from, to);
     leave(&leaving, &records, head, from, to);
-    otus_lock_give(records.lock);
+    otus_stripe_give(records.home.stripe);
     remove_all(registry, &leaving, records.hash);
 }

@@ -9,14 +9,16 @@ enum {
     PROTOCOL_UDP = 17,
 };
 
-/* What is the same for all endpoints of the message. */
+/* The endpoints of a message, put together. */
 struct registration {
     struct otus_flow_registry *registry;
     struct otus_counters *counters;
     const uint8_t *octets;
-    struct otus_flow_value value;
     struct otus_slice owner;
     uint64_t now_ns;
+    uint32_t num_ports;
+    struct otus_flow_ports ports[OTUS_FLOW_MAX_PORTS];
+    struct otus_flow_value call_id;
 };
 
 /* A literal address that media can come to; names and the unspecified address are none. */
@@ -38,17 +40,32 @@ static bool read_literal(struct otus_flow_key *key, const uint8_t *octets, struc
     return memcmp(key->ip, unspecified, sizeof unspecified) != 0;
 }
 
-static void put_endpoint(struct registration *registration, struct otus_flow_key *key,
+static void put_ports(struct registration *registration)
+{
+    uint32_t num_evicted =
+        otus_flow_put_ports(registration->registry, registration->ports, registration->num_ports,
+                            &registration->call_id, registration->owner, registration->now_ns);
+    if (num_evicted != 0 && registration->counters != NULL)
+        otus_count_by(registration->counters, OTUS_COUNT_FLOWS_EVICTED, num_evicted);
+    registration->num_ports = 0;
+}
+
+/* RTP and RTCP behind it are one pair of ports. */
+static void add_endpoint(struct registration *registration, const struct otus_flow_key *key,
                          uint16_t port, enum otus_flow_kind kind)
 {
     if (port == 0)
         return;
-    key->port = port;
-    registration->value.kind = (uint8_t)kind;
-    if (otus_flow_put(registration->registry, key, &registration->value, registration->owner,
-                      registration->now_ns) &&
-        registration->counters != NULL)
-        otus_count(registration->counters, OTUS_COUNT_FLOWS_EVICTED);
+    struct otus_flow_ports *last = registration->ports + registration->num_ports - 1;
+    if (registration->num_ports == 0 || (last->key.port ^ port) > 1 ||
+        memcmp(last->key.ip, key->ip, sizeof key->ip) != 0) {
+        if (registration->num_ports == OTUS_FLOW_MAX_PORTS)
+            put_ports(registration);
+        last = &registration->ports[registration->num_ports++];
+        *last = (struct otus_flow_ports){.key = *key};
+        last->key.port = port;
+    }
+    last->kind[port & 1] = (uint8_t)kind;
 }
 
 /* RTP/AVP, RTP/SAVPF, UDP/TLS/RTP/SAVPF, TCP/RTP/AVP, ...; not udptl, TCP/MSRP, DTLS/SCTP. */
@@ -61,7 +78,7 @@ static bool is_rtp(const uint8_t *octets, struct otus_span protocol)
 }
 
 /* RFC 8866 5.14: with n ports, RTP is on every second one, RTCP on those between. */
-static void put_media(struct registration *registration, const struct otus_sdp_media *media)
+static void add_media(struct registration *registration, const struct otus_sdp_media *media)
 {
     struct otus_flow_key key = {.protocol = PROTOCOL_UDP};
     if (media->port == 0 || !is_rtp(registration->octets, media->protocol) ||
@@ -74,16 +91,16 @@ static void put_media(struct registration *registration, const struct otus_sdp_m
         uint32_t port = media->port + 2 * i;
         if (port > UINT16_MAX)
             break;
-        put_endpoint(registration, &key, (uint16_t)port, kind);
+        add_endpoint(registration, &key, (uint16_t)port, kind);
         if (is_pair_rule && port < UINT16_MAX)
-            put_endpoint(registration, &key, (uint16_t)(port + 1), OTUS_FLOW_RTCP);
+            add_endpoint(registration, &key, (uint16_t)(port + 1), OTUS_FLOW_RTCP);
     }
     if (is_pair_rule || media->rtcp_mux)
         return;
     struct otus_flow_key rtcp = key;
     if (media->rtcp_address.len == 0 ||
         read_literal(&rtcp, registration->octets, media->rtcp_address))
-        put_endpoint(registration, &rtcp, media->rtcp_port, OTUS_FLOW_RTCP);
+        add_endpoint(registration, &rtcp, media->rtcp_port, OTUS_FLOW_RTCP);
 }
 
 static struct otus_slice slice_of(const struct otus_sip_message *message, struct otus_span span)
@@ -96,16 +113,18 @@ static void put_description(struct otus_flow_registry *registry,
                             const struct otus_flow_dialog *dialog, uint64_t now_ns,
                             struct otus_counters *counters)
 {
-    struct registration registration = {
-        .registry = registry,
-        .counters = counters,
-        .octets = message->octets,
-        .owner = message->is_request ? dialog->from_tag : dialog->to_tag,
-        .now_ns = now_ns,
-    };
-    otus_flow_set_call_id(&registration.value, dialog->call_id);
+    struct registration registration; /* large, and most of it is never read */
+    registration.registry = registry;
+    registration.counters = counters;
+    registration.octets = message->octets;
+    registration.owner = message->is_request ? dialog->from_tag : dialog->to_tag;
+    registration.now_ns = now_ns;
+    registration.num_ports = 0;
+    otus_flow_set_call_id(&registration.call_id, dialog->call_id);
     for (uint32_t i = 0; i < message->sdp->num_media; i++)
-        put_media(&registration, &message->sdp->media[i]);
+        add_media(&registration, &message->sdp->media[i]);
+    if (registration.num_ports != 0)
+        put_ports(&registration);
 }
 
 /* RFC 3261 22: answered by the same request with credentials. */

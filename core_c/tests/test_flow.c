@@ -91,6 +91,75 @@ static void test_reuse_of_an_endpoint(void)
     otus_flow_registry_free(registry);
 }
 
+static int kind_at(struct otus_flow_registry *registry, uint16_t port, uint64_t now)
+{
+    struct otus_flow_key key = key_of(1, port);
+    struct otus_flow_value got;
+    return otus_flow_get(registry, &got, &key, now) ? got.kind : 0;
+}
+
+/* RTP and RTCP of one endpoint are put at once, and found each by its port. */
+static void test_pair(void)
+{
+    struct otus_flow_registry *registry = registry_of(100, 1000);
+    struct otus_flow_value value = value_of("call");
+    struct otus_flow_ports ports[2] = {
+        {.key = key_of(1, 4001), .kind = {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}},
+        {.key = key_of(1, 4002), .kind = {OTUS_FLOW_RTP_RTCP_MUX, 0}},
+    };
+    CHECK_EQ(otus_flow_put_ports(registry, ports, 2, &value, NOBODY, 1), 0);
+    CHECK_EQ(otus_flow_count(registry), 3);
+    CHECK_EQ(kind_at(registry, 4000, 1), OTUS_FLOW_RTP);
+    CHECK_EQ(kind_at(registry, 4001, 1), OTUS_FLOW_RTCP);
+    CHECK_EQ(kind_at(registry, 4002, 1), OTUS_FLOW_RTP_RTCP_MUX);
+    CHECK_EQ(kind_at(registry, 4003, 1), 0);
+    ports[0].kind[0] = OTUS_FLOW_RTP_RTCP_MUX; /* what is not named stays */
+    ports[0].kind[1] = 0;
+    CHECK_EQ(otus_flow_put_ports(registry, ports, 1, &value, NOBODY, 1), 0);
+    CHECK_EQ(kind_at(registry, 4000, 1), OTUS_FLOW_RTP_RTCP_MUX);
+    CHECK_EQ(kind_at(registry, 4001, 1), OTUS_FLOW_RTCP);
+    CHECK_EQ(otus_flow_count(registry), 3);
+    /* But what is over does not come back with the other port. */
+    CHECK_EQ(otus_flow_put_ports(registry, ports, 1, &value, NOBODY, 2 * (uint64_t)SECOND), 0);
+    CHECK_EQ(kind_at(registry, 4000, 2 * (uint64_t)SECOND), OTUS_FLOW_RTP_RTCP_MUX);
+    CHECK_EQ(kind_at(registry, 4001, 2 * (uint64_t)SECOND), 0);
+    end_call(registry, slice_of("call"));
+    CHECK_EQ(otus_flow_count(registry), 0);
+    otus_flow_registry_free(registry);
+}
+
+/* The two ports of a pair may be of two calls: each goes with its own, and when one takes over
+ * the other's port, that one's end leaves it alone. */
+static void test_pair_of_two_calls(void)
+{
+    struct otus_flow_registry *registry = registry_of(100, 1000);
+    struct otus_flow_value first = value_of("call-1"), second = value_of("call-2"), got;
+    struct otus_flow_key even = key_of(1, 4000), odd = key_of(1, 4001);
+    struct otus_flow_ports both = {even, {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}};
+    otus_flow_put(registry, &even, &first, NOBODY, 1);
+    otus_flow_put(registry, &odd, &second, NOBODY, 1);
+    CHECK_EQ(otus_flow_count(registry), 2);
+    CHECK(otus_flow_get(registry, &got, &even, 1));
+    CHECK_TEXT(got.octets, got.len, "call-1");
+    CHECK(otus_flow_get(registry, &got, &odd, 1));
+    CHECK_TEXT(got.octets, got.len, "call-2");
+    end_call(registry, slice_of("call-1"));
+    CHECK(!otus_flow_get(registry, &got, &even, 1));
+    CHECK(otus_flow_get(registry, &got, &odd, 1));
+
+    otus_flow_put_ports(registry, &both, 1, &first, NOBODY, 1);
+    CHECK_EQ(otus_flow_count(registry), 2);
+    otus_flow_put(registry, &odd, &second, NOBODY, 1);
+    CHECK_EQ(otus_flow_count(registry), 2);
+    end_call(registry, slice_of("call-1"));
+    CHECK(!otus_flow_get(registry, &got, &even, 1));
+    CHECK(otus_flow_get(registry, &got, &odd, 1));
+    CHECK_TEXT(got.octets, got.len, "call-2");
+    end_call(registry, slice_of("call-2"));
+    CHECK_EQ(otus_flow_count(registry), 0);
+    otus_flow_registry_free(registry);
+}
+
 /* A call with more endpoints than one record holds loses all of them at its end. */
 static void test_many_endpoints(void)
 {
@@ -223,6 +292,28 @@ static void test_forked_and_answered(void)
     otus_flow_registry_free(scene.registry);
 }
 
+/* Two parties of one call behind one address, at the two ports of one pair: each goes alone,
+ * and a port that changes hands goes with who has it. */
+static void test_pair_of_two_parties(void)
+{
+    struct scene scene = scene_of();
+    answer(&scene, "a", "t1", "b1");
+    answer(&scene, "b", "t2", "b2");
+    offer(&scene, "a", 10);
+    offer(&scene, "b", 11);
+    end(&scene, "a", "t1");
+    CHECK(!has(&scene, 10) && has(&scene, 11));
+    answer(&scene, "a", "t1", "b1");
+    offer(&scene, "a", 10);
+    offer(&scene, "a", 11);
+    offer(&scene, "b", 10);
+    end(&scene, "a", "t1");
+    CHECK(has(&scene, 10) && !has(&scene, 11));
+    end(&scene, "b", "t2");
+    CHECK_EQ(otus_flow_count(scene.registry), 0);
+    otus_flow_registry_free(scene.registry);
+}
+
 /* A B2BUA that keeps the Call-ID: each leg's media end with the leg. */
 static void test_legs(void)
 {
@@ -349,6 +440,28 @@ static void test_flood(void)
     otus_flow_registry_free(registry);
 }
 
+/* Pairs that give way are counted by the endpoint; what comes and goes leaves nothing behind. */
+static void test_flood_of_pairs(void)
+{
+    struct otus_flow_registry *registry = registry_of(300, 3600000);
+    uint32_t num_evicted = 0;
+    for (uint32_t i = 0; i < 20000; i++) {
+        struct otus_flow_value value = {.kind = OTUS_FLOW_RTP, .len = 4};
+        memcpy(value.octets, &i, sizeof i);
+        struct otus_flow_ports ports = {key_of(i, 4000), {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}};
+        num_evicted += otus_flow_put_ports(registry, &ports, 1, &value, NOBODY, i + 1);
+        if (i % 3 == 0) {
+            struct otus_slice call_id = {value.octets, value.len};
+            end_call(registry, call_id);
+            num_evicted += 2;
+        }
+    }
+    CHECK_EQ(num_evicted + otus_flow_count(registry), 40000);
+    CHECK(otus_flow_count(registry) > 600);
+    CHECK(otus_flow_count(registry) <= 2 * (300 + 300 / 4 + 6));
+    otus_flow_registry_free(registry);
+}
+
 /* Entries whose time is over go away while others come, without being asked for. */
 static void test_sweep(void)
 {
@@ -361,7 +474,7 @@ static void test_sweep(void)
     CHECK(otus_flow_count(registry) >= 490);
     struct otus_flow_key key = key_of(1000, 1);
     struct otus_flow_value young = value_of("young");
-    for (uint32_t i = 0; i < 200; i++)
+    for (uint32_t i = 0; i < 250; i++) /* more than there are buckets */
         otus_flow_put(registry, &key, &young, NOBODY, 10 * (uint64_t)SECOND);
     CHECK_EQ(otus_flow_count(registry), 1);
     otus_flow_registry_free(registry);
@@ -428,11 +541,12 @@ static void test_arguments(void)
 
 /* --- threads: a reader never sees one entry's key with another's value --- */
 
-enum { THREAD_KEYS = 64, THREAD_ROUNDS = 20000 };
+enum { THREAD_ROUNDS = 20000 };
 
 struct thread_work {
     struct otus_flow_registry *registry;
     const bool *writers_done; /* readers go on until then, and once more over all keys */
+    uint32_t num_keys;
     uint32_t seed;
     uint32_t num_hits;
     uint32_t num_torn;
@@ -444,7 +558,7 @@ static void *writer_run(void *argument)
     uint32_t state = work->seed;
     for (uint32_t i = 0; i < THREAD_ROUNDS; i++) {
         state = state * 1664525 + 1013904223;
-        uint32_t number = (state >> 8) % THREAD_KEYS;
+        uint32_t number = (state >> 8) % work->num_keys;
         struct otus_flow_key key = key_of(number, (uint16_t)number);
         struct otus_flow_value value = {.kind = (uint8_t)(1 + number % 3), .len = 100};
         memset(value.octets, 'a' + (int)(number % 26), value.len);
@@ -459,11 +573,11 @@ static void *writer_run(void *argument)
 static void *reader_run(void *argument)
 {
     struct thread_work *work = argument;
-    uint32_t left = THREAD_KEYS;
+    uint32_t left = work->num_keys;
     for (uint32_t i = 0; left > 0; i++) {
         if (__atomic_load_n(work->writers_done, __ATOMIC_ACQUIRE))
             left--;
-        uint32_t number = i % THREAD_KEYS;
+        uint32_t number = i % work->num_keys;
         struct otus_flow_key key = key_of(number, (uint16_t)number);
         struct otus_flow_value got;
         if (!otus_flow_get(work->registry, &got, &key, 1))
@@ -477,16 +591,17 @@ static void *reader_run(void *argument)
     return NULL;
 }
 
-static void test_threads(void)
+static void run_threads(uint32_t max_flows, uint32_t num_keys)
 {
-    /* One bucket or two, so that everything collides. */
-    struct otus_flow_registry *registry = registry_of(8, 1000000);
+    struct otus_flow_registry *registry = registry_of(max_flows, 1000000);
     struct thread_work work[4] = {{0}};
     pthread_t threads[4];
     bool writers_done = false;
     for (uint32_t i = 0; i < 4; i++) {
-        work[i] = (struct thread_work){
-            .registry = registry, .writers_done = &writers_done, .seed = i + 1};
+        work[i] = (struct thread_work){.registry = registry,
+                                       .writers_done = &writers_done,
+                                       .num_keys = num_keys,
+                                       .seed = i + 1};
         CHECK_EQ(pthread_create(&threads[i], NULL, i < 2 ? writer_run : reader_run, &work[i]), 0);
     }
     for (uint32_t i = 0; i < 4; i++) {
@@ -496,24 +611,34 @@ static void test_threads(void)
     }
     CHECK_EQ(work[2].num_torn + work[3].num_torn, 0);
     CHECK(work[2].num_hits + work[3].num_hits > 0);
-    CHECK(otus_flow_count(registry) <= 16);
+    CHECK(otus_flow_count(registry) <= num_keys && otus_flow_count(registry) <= 2 * max_flows);
     otus_flow_registry_free(registry);
+}
+
+static void test_threads(void)
+{
+    run_threads(8, 64);     /* two buckets, in which everything collides */
+    run_threads(1000, 512); /* entries that a call gives back are another bucket's next */
 }
 
 int main(void)
 {
     test_put_get_ttl();
     test_reuse_of_an_endpoint();
+    test_pair();
+    test_pair_of_two_calls();
     test_many_endpoints();
     test_refused();
     test_forked_and_refused();
     test_forked_and_answered();
+    test_pair_of_two_parties();
     test_legs();
     test_challenged();
     test_more_forks_than_remembered();
     test_long_tags();
     test_long_call_ids();
     test_flood();
+    test_flood_of_pairs();
     test_sweep();
     test_find();
     test_ahead();

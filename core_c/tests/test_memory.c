@@ -18,6 +18,10 @@ void *__wrap_calloc(size_t num, size_t size);
 void *__wrap_realloc(void *memory, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *memory);
+void *__real_mmap(void *at, size_t len, int protection, int flags, int fd, off_t offset);
+int __real_munmap(void *at, size_t len);
+void *__wrap_mmap(void *at, size_t len, int protection, int flags, int fd, off_t offset);
+int __wrap_munmap(void *at, size_t len);
 
 static long allocations_left = -1; /* before one fails; negative: none does */
 static long num_allocations;
@@ -60,6 +64,21 @@ void __wrap_free(void *memory)
 {
     num_live -= memory != NULL;
     __real_free(memory);
+}
+
+void *__wrap_mmap(void *at, size_t len, int protection, int flags, int fd, off_t offset)
+{
+    void *memory = MAP_FAILED;
+    if (may_allocate())
+        memory = __real_mmap(at, len, protection, flags, fd, offset);
+    num_live += memory != MAP_FAILED;
+    return memory;
+}
+
+int __wrap_munmap(void *at, size_t len)
+{
+    num_live--;
+    return __real_munmap(at, len);
 }
 
 enum { MAX_FILE = 1 << 20 };

@@ -50,8 +50,22 @@ void otus_flow_registry_free(struct otus_flow_registry *registry); /* NULL-safe 
  * same for the same call and differs for others. */
 void otus_flow_set_call_id(struct otus_flow_value *value, struct otus_slice call_id);
 
-/* Adds or refreshes; true where the oldest entry of a full bucket gave way.
- * owner: the tag of the party that media come to there, empty where it has none. */
+/* A pair of ports, of which RTP mostly has the even one and RTCP the odd one behind it. */
+struct otus_flow_ports {
+    struct otus_flow_key key; /* with either port */
+    uint8_t kind[2];          /* enum otus_flow_kind at the even and at the odd port, 0: none */
+};
+
+/* Adds or refreshes, all of one party of a call; at most OTUS_FLOW_MAX_PORTS. Ports of a pair that
+ * are not named stay as they are. Returns how many endpoints gave way, the oldest of full buckets.
+ * call_id: its kind means nothing. owner: the tag of the party that media come to there, empty
+ * where it has none. */
+enum { OTUS_FLOW_MAX_PORTS = 16 };
+uint32_t otus_flow_put_ports(struct otus_flow_registry *registry,
+                             const struct otus_flow_ports *ports, uint32_t num,
+                             const struct otus_flow_value *call_id, struct otus_slice owner,
+                             uint64_t now_ns);
+/* One endpoint; true where another gave way. */
 bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
                    const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns);
 

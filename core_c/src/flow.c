@@ -374,6 +374,19 @@ static void sweep(struct otus_flow_registry *registry, uint64_t now_ns)
     count_by(registry, 0 - num_lost);
 }
 
+void otus_flow_ask_endpoint(const struct otus_flow_registry *registry, uint64_t endpoint)
+{
+    const struct otus_table *table = &registry->tables.flows;
+    __builtin_prefetch(&table->buckets[otus_bucket_of(table, endpoint)], 1);
+}
+
+void otus_flow_ask_call(const struct otus_flow_registry *registry, struct otus_slice call_id)
+{
+    const struct otus_table *table = &registry->tables.calls;
+    uint64_t hash = otus_flow_hash_call(registry, call_id);
+    __builtin_prefetch(&table->buckets[otus_bucket_of(table, hash)], 1);
+}
+
 uint32_t otus_flow_put_ports(struct otus_flow_registry *registry,
                              const struct otus_flow_ports *ports, uint32_t num,
                              const struct otus_flow_value *call_id, struct otus_slice owner,
@@ -382,24 +395,24 @@ uint32_t otus_flow_put_ports(struct otus_flow_registry *registry,
     struct put puts[OTUS_FLOW_MAX_PORTS];
     uint64_t endpoints[OTUS_FLOW_MAX_PORTS] = {0};
     struct tally tally = {0};
-    const struct otus_table *table = &registry->tables.flows;
     uint64_t call_hash = otus_flow_hash_call(registry, octets_of(call_id));
     num = num < OTUS_FLOW_MAX_PORTS ? num : OTUS_FLOW_MAX_PORTS;
-    /* The table is larger than caches: all lines are asked for before the first is needed. */
+    /* The table is larger than caches: its lines are asked for, and come while the call takes
+     * note. */
     for (uint32_t i = 0; i < num; i++) {
         words_of_key(puts[i].key, &ports[i].key);
         puts[i].hash = hash_key(registry, puts[i].key);
         puts[i].form = form_of(ports[i].kind, call_id->len);
         endpoints[i] = puts[i].hash | ports_of(puts[i].form);
-        __builtin_prefetch(&table->buckets[otus_bucket_of(table, puts[i].hash)], 1);
+        otus_flow_ask_endpoint(registry, puts[i].hash);
         if (ports[i].key.peer_port != 0)
             __atomic_store_n(&registry->has_peers, 1, __ATOMIC_RELAXED);
     }
+    otus_flow_note_endpoints(registry, call_hash, endpoints, num,
+                             otus_flow_hash_text(registry, owner), now_ns);
     for (uint32_t i = 0; i < num; i++)
         put_pair(registry, &puts[i], call_id, call_hash, now_ns, &tally);
     count_by(registry, tally.num_added - tally.num_lost);
-    otus_flow_note_endpoints(registry, call_hash, endpoints, num,
-                             otus_flow_hash_text(registry, owner), now_ns);
     for (uint32_t i = 0; i < num; i++)
         sweep(registry, now_ns);
     return tally.num_evicted;

@@ -251,6 +251,8 @@ static void remove_all(struct otus_flow_registry *registry, const struct leaving
                        uint64_t call_hash)
 {
     for (uint32_t i = 0; i < leaving->num; i++)
+        otus_flow_ask_endpoint(registry, leaving->endpoint[i]);
+    for (uint32_t i = 0; i < leaving->num; i++)
         otus_flow_remove_endpoint(registry, leaving->endpoint[i], call_hash);
 }
 

@@ -46,6 +46,8 @@ struct otus_flow_registry {
 uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry, struct otus_slice call_id);
 /* Of a tag or branch; 0 for none. */
 uint32_t otus_flow_hash_text(const struct otus_flow_registry *registry, struct otus_slice text);
+/* Its line will be written to soon. */
+void otus_flow_ask_endpoint(const struct otus_flow_registry *registry, uint64_t endpoint);
 /* Removes the ports of the endpoint that still belong to the call. */
 void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t endpoint,
                                uint64_t call_hash);

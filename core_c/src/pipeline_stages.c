@@ -61,9 +61,15 @@ static bool parse_sip_message(struct otus_pipeline *pipeline, struct otus_work *
     work->sip_ready = otus_sip_parse(pipeline->sip_parser, &pipeline->sip, work->payload.at,
                                      work->payload.len, sip_flags(work->meta)) == OTUS_OK;
     if (work->sip_ready && pipeline->config.flows != NULL)
+        otus_sip_ask_media(pipeline->config.flows, &pipeline->sip);
+    return work->sip_ready;
+}
+
+static void ask_for_offer(struct otus_pipeline *pipeline)
+{
+    if (pipeline->config.flows != NULL)
         pipeline->sip.is_delayed_offer =
             otus_sip_is_delayed_offer(pipeline->config.flows, &pipeline->sip);
-    return work->sip_ready;
 }
 
 /* Copies the message to where its record keeps it: all that is read of it from here on, its
@@ -110,6 +116,7 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
             otus_label_put(&pipeline->labels, wanted->id,
                            otus_sip_unfold(&pipeline->batch.arena, value));
     }
+    ask_for_offer(pipeline); /* before the message itself is known */
     if (pipeline->config.flows != NULL)
         otus_sip_register_media(pipeline->config.flows, &pipeline->sip, work->meta->ts_ns,
                                 &pipeline->counters);
@@ -189,10 +196,12 @@ static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, ui
 
 void otus_restore_payload(struct otus_pipeline *pipeline, struct otus_work *work)
 {
-    if (work->payload_type == OTUS_PAYLOAD_SIP && !work->sip_ready)
-        (void)parse_sip_message(pipeline, work);
-    else if ((work->payload_type == OTUS_PAYLOAD_RTP || work->payload_type == OTUS_PAYLOAD_RTCP) &&
-             !work->rtp_ready)
+    if (work->payload_type == OTUS_PAYLOAD_SIP && !work->sip_ready) {
+        if (parse_sip_message(pipeline, work))
+            ask_for_offer(pipeline);
+    } else if ((work->payload_type == OTUS_PAYLOAD_RTP ||
+                work->payload_type == OTUS_PAYLOAD_RTCP) &&
+               !work->rtp_ready)
         (void)parse_rtp_header(pipeline, work, work->payload_type == OTUS_PAYLOAD_RTCP);
 }
 

@@ -144,6 +144,16 @@ static struct otus_flow_dialog dialog_of(const struct otus_sip_message *message)
     };
 }
 
+void otus_sip_ask_media(const struct otus_flow_registry *registry,
+                        const struct otus_sip_message *message)
+{
+    bool changes_dialog = message->method_id == OTUS_SIP_METHOD_INVITE
+                              ? message->is_request || message->status_code >= 200
+                              : message->method_id == OTUS_SIP_METHOD_BYE && !message->is_request;
+    if ((changes_dialog || message->sdp != NULL) && message->call_id.len != 0)
+        otus_flow_ask_call(registry, slice_of(message, message->call_id));
+}
+
 bool otus_sip_is_delayed_offer(struct otus_flow_registry *registry,
                                const struct otus_sip_message *message)
 {

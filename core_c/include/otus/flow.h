@@ -104,6 +104,9 @@ struct otus_flow_dialog {
     uint32_t cseq;
 };
 
+/* What is known of the call will be asked for soon: its line is on its way meanwhile. */
+void otus_flow_ask_call(const struct otus_flow_registry *registry, struct otus_slice call_id);
+
 /* An INVITE was sent. One with a To tag is of a dialog that stands already; one without a
  * session description asks the other side to make the offer (RFC 3261 13.2.1). */
 void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,

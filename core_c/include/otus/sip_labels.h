@@ -24,6 +24,11 @@ struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice va
 OTUS_MUST_CHECK bool otus_sip_find_header(const struct otus_sip_message *message, const char *name,
                                           size_t name_len, struct otus_slice *out_value);
 
+/* The registry will be told of the message, and asked about it, soon: it goes and fetches what it
+ * has of the call meanwhile. */
+void otus_sip_ask_media(const struct otus_flow_registry *registry,
+                        const struct otus_sip_message *message);
+
 /* Whether the message's session description is an offer, though it stands in a response to
  * INVITE: the INVITE came without one (RFC 3261 13.2.1). Only the registry knows. */
 OTUS_MUST_CHECK bool otus_sip_is_delayed_offer(struct otus_flow_registry *registry,

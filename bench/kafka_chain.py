@@ -15,6 +15,8 @@ second, and captured with AF_PACKET. Printed, as JSON with --json:
 - latency until acknowledged, p50 and p99 over all packets: live from the kernel's
   timestamp, to the millisecond; else from the hand-over to the reporter, which at full
   speed is what the window holds (with --rate packets are read at that pace);
+- CPU microseconds a packet of the others: the broker and, live, the sender, whose
+  system calls also carry each frame through the veth pair into the ring;
 - live: where packets were lost, if any were.
 
 The lean configuration is `--value raw`; what it and others leave out: docs/operations.md.
@@ -27,6 +29,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import resource
@@ -91,6 +94,21 @@ def thread_seconds() -> dict[str, float]:
         user, system = text[text.rindex(")") + 2 :].split()[11:13]
         seconds[name] += (int(user) + int(system)) / _TICKS
     return seconds
+
+
+def process_seconds(pid: int | None) -> float:
+    """CPU seconds of a process; 0 for none."""
+    if pid is None:
+        return 0.0
+    text = Path(f"/proc/{pid}/stat").read_text()
+    user, system = text[text.rindex(")") + 2 :].split()[11:13]
+    return (int(user) + int(system)) / _TICKS
+
+
+def children_seconds() -> float:
+    """CPU seconds of children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 class NullReporter:
@@ -196,7 +214,9 @@ def task_of(arguments: argparse.Namespace, path: Path, bootstrap: str) -> TaskCo
     )
 
 
-async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, Any]:
+async def measure(
+    arguments: argparse.Namespace, bootstrap: str, broker_pid: int | None
+) -> dict[str, Any]:
     path = await asyncio.to_thread(capture_file, arguments.packets)
     meter = Meter(arguments)
     meter.install()
@@ -207,11 +227,14 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
         import otus_agent.task as module
 
         module.construct = lambda _: NullReporter(frozenset({arguments.value} - {"raw"}))  # type: ignore[assignment]
-    threads_before = thread_seconds()
+    sender_seconds = 0.0
+    threads_before, broker_before = thread_seconds(), process_seconds(broker_pid)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     await task.start()
+    gc.collect()  # as the daemon does when its tasks run
+    gc.freeze()
     if arguments.live:
-        await asyncio.to_thread(send, arguments, path)
+        sender_seconds = await asyncio.to_thread(send, arguments, path)
         await asyncio.sleep(1)  # what is in the ring, and the last batch
     else:
         await task.finished.wait()
@@ -236,6 +259,14 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
             for name, seconds in sorted(by_thread.items(), key=lambda item: -item[1])
             if seconds > 0
         },
+        "others_us": {
+            name: round(seconds / arguments.packets * 1e6, 3)
+            for name, seconds in (
+                ("broker", process_seconds(broker_pid) - broker_before),
+                ("sender", sender_seconds),
+            )
+            if seconds > 0
+        },
         "ack_ms_p50": round(meter.percentile(0.5) * 1000, 1),
         "ack_ms_p99": round(meter.percentile(0.99) * 1000, 1),
         "max_rss_mib": after.ru_maxrss >> 10,
@@ -251,15 +282,21 @@ async def measure(arguments: argparse.Namespace, bootstrap: str) -> dict[str, An
     return result
 
 
-def send(arguments: argparse.Namespace, path: Path) -> None:
-    """Sends the capture's frames from the other namespace, and returns when all are out."""
+def send(arguments: argparse.Namespace, path: Path) -> float:
+    """Sends the capture's frames from the other namespace, and returns when all are out.
+
+    Returns:
+        CPU seconds of the sender.
+    """
     program = Path(tempfile.mkdtemp(prefix="otus-bench-")) / "send_frames"
     source = ROOT / "bench" / "core" / "send_frames.c"
     subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", str(source), "-o", str(program)], check=True)
     command = ["ip", "netns", "exec", arguments.sender, str(program), str(path)]
     command += [arguments.interface, str(arguments.live)]
+    before = children_seconds()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(program.parent)
+    return children_seconds() - before
 
 
 def run_in_namespace() -> int:
@@ -317,7 +354,8 @@ def main() -> None:
         create_topic(bootstrap, "otus-bench", arguments.partitions)
     threading.Thread(target=THREADS.watch, name=THREADS.name, daemon=True).start()
     try:
-        result = asyncio.run(measure(arguments, bootstrap or "127.0.0.1:1"))
+        broker_pid = broker.pid if broker is not None else None
+        result = asyncio.run(measure(arguments, bootstrap or "127.0.0.1:1", broker_pid))
     finally:
         THREADS.stop.set()
         if broker is not None:

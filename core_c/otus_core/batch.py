@@ -199,6 +199,13 @@ class Batch:
 
         return kafka_sections(parts, num_partitions, **how)
 
+    @staticmethod
+    def crc32c(octets: bytes | bytearray | memoryview) -> int:
+        """Return the CRC-32C of octets: see `otus_core.kafka.crc32c`."""
+        from otus_core.kafka import crc32c
+
+        return crc32c(octets)
+
     def packet(self, i: int) -> OutputPacket:
         """Return the record as a packet whose fields are read when asked for."""
         return _Record(self, self._live[i] * _RECORD_OCTETS)

@@ -14,7 +14,7 @@ from otus_core.native import check, ffi, lib
 if TYPE_CHECKING:
     from otus_core.batch import Batch, Envelope
 
-__all__ = ["KafkaSection", "Part", "kafka_sections"]
+__all__ = ["KafkaSection", "Part", "crc32c", "kafka_sections"]
 
 KafkaSection = tuple[int, int, int, int, memoryview]
 """Partition, number of records, base and largest timestamp in milliseconds, octets."""
@@ -74,6 +74,12 @@ def kafka_sections(
     from_.max_message_octets = max_message_octets
     from_.value = _VALUES.index(value)
     return _encode(from_, [inputs[i].num_indices for i in range(len(parts))], parts, room)
+
+
+def crc32c(octets: bytes | bytearray | memoryview) -> int:
+    """Return the CRC-32C of octets (RFC 3720 B.4), by the processor's own instruction."""
+    with ffi.from_buffer("uint8_t[]", octets) as at:
+        return int(lib.otus_crc32c(at, len(octets)))
 
 
 def _fill(

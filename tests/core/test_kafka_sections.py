@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from aiokafka.partitioner import murmur2
 from aiokafka.record.default_records import DefaultRecordBatch
+from aiokafka.record.util import calc_crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
 from otus_core.batch import Batch
-from otus_core.kafka import kafka_sections
+from otus_core.kafka import crc32c, kafka_sections
 from otus_core.native import ffi, lib
 from otus_plugins.reporter.kafka import KafkaReporterConfig
 from otus_plugins.reporter.kafka.encode import Encoder
@@ -213,6 +214,33 @@ def test_partitions_are_those_of_other_clients(key: bytes, num_partitions: int) 
     slice_ = ffi.new("struct otus_slice *", {"at": buffer, "len": len(key)})
     wanted = (murmur2(key) & 0x7FFFFFFF) % num_partitions
     assert lib.otus_kafka_partition(slice_[0], num_partitions) == wanted
+
+
+# RFC 3720 B.4, and the usual check value.
+CRC32C_KNOWN = (
+    (b"", 0),
+    (bytes(32), 0x8A9136AA),
+    (b"\xff" * 32, 0x62A8AB43),
+    (bytes(range(32)), 0x46DD794E),
+    (bytes(reversed(range(32))), 0x113FDB5C),
+    (b"123456789", 0xE3069283),
+)
+
+
+@pytest.mark.parametrize(("octets", "wanted"), CRC32C_KNOWN)
+def test_crc32c_of_known_octets(octets: bytes, wanted: int) -> None:
+    """By the processor's instruction, and without it."""
+    assert crc32c(octets) == wanted
+    assert lib.otus_crc32c_portable(ffi.from_buffer("uint8_t[]", octets), len(octets)) == wanted
+
+
+@given(st.binary(max_size=300), st.integers(0, 20))
+def test_crc32c_is_that_of_another_implementation(octets: bytes, first: int) -> None:
+    """Whatever the length and the alignment."""
+    part = memoryview(octets)[first:]
+    wanted = calc_crc32c(part)
+    assert crc32c(part) == wanted
+    assert lib.otus_crc32c_portable(ffi.from_buffer("uint8_t[]", part), len(part)) == wanted
 
 
 def test_large_and_damaged_records_are_named_and_left_out() -> None:

@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from aiokafka.record.util import calc_crc32c
+
 from otus_plugins.reporter.kafka import oversize
 from otus_plugins.reporter.kafka.config import (
     BATCH_OVERHEAD,
@@ -16,6 +18,7 @@ from otus_plugins.reporter.kafka.config import (
     KafkaReporterConfig,
 )
 from otus_plugins.reporter.kafka.records import (
+    Crc32c,
     FinishedBatch,
     Section,
     SectionBuilder,
@@ -29,6 +32,7 @@ MAX_GROWTH = 8.0
 MAX_SECTION = 1 << 30
 # What batches of the core have, and no others.
 CORE_METHOD = "kafka_sections"
+CORE_CRC32C = "crc32c"
 _LARGE_PAGE = 2 << 20
 _NS_PER_MS = 1_000_000
 _CUT = {"json": oversize.cut_json, "protobuf": oversize.cut_protobuf, "raw": oversize.cut_raw}
@@ -97,7 +101,8 @@ class Encoder:
             room=self._room,
         )
         sections = [Section(*fields) for fields in made]
-        finished = [self._finish(section) for section in sections]
+        crc32c = getattr(parts[0][0], CORE_CRC32C, calc_crc32c)
+        finished = [self._finish(section, crc32c) for section in sections]
         # A batch costs the event loop a millisecond however much it holds, so as
         # much as compression allowed last time goes into one, with room to spare.
         loose, packed = (
@@ -115,11 +120,11 @@ class Encoder:
             self._add(builder, batch, range(len(batch)) if indices is None else indices, lost)
         return [self._finish(section) for section in builder.finish()]
 
-    def _finish(self, section: Section) -> FinishedBatch:
+    def _finish(self, section: Section, crc32c: Crc32c = calc_crc32c) -> FinishedBatch:
         packed, codec = self._compress(section.octets), self._config.compression
         if len(packed) > len(section.octets):  # noise grows: it is sent as it is
             packed, codec = bytes(section.octets), "none"
-        return FinishedBatch(section, packed, codec)
+        return FinishedBatch(section, packed, codec, crc32c)
 
     def _room(self, octets: int) -> mmap.mmap:
         """The same memory again, in large pages: fresh ones would cost more than the encoding."""

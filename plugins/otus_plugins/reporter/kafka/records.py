@@ -31,6 +31,8 @@ _LENGTH_FROM = 12  # batchLength counts what follows it
 CODEC_IDS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 _ALL_LABELS = ("*",)
 
+Crc32c = Callable[[memoryview], int]
+
 
 @dataclass(frozen=True, slots=True)
 class Section:
@@ -77,13 +79,16 @@ class FinishedBatch:
     anew for each producer: a batch that failed can be sent again through another.
     """
 
-    def __init__(self, section: Section, body: bytes, codec: str) -> None:
+    def __init__(
+        self, section: Section, body: bytes, codec: str, crc32c: Crc32c = calc_crc32c
+    ) -> None:
         # Not the section itself: its octets may lie in memory that is used again.
         self.partition = section.partition
         self._num_records = section.num_records
         self._base_ts_ms = section.base_ts_ms
         self._max_ts_ms = section.max_ts_ms
         self._body = body
+        self._crc32c = crc32c
         self._attributes = CODEC_IDS[codec]
         self._producer = (-1, -1, -1)
         self._buffer: bytearray | None = None
@@ -124,7 +129,8 @@ class FinishedBatch:
                 *self._producer,
                 self._num_records,
             )
-            crc = calc_crc32c(memoryview(buffer)[_FRONT.size :])
+            with memoryview(buffer) as whole, whole[_FRONT.size :] as covered:
+                crc = self._crc32c(covered)
             _FRONT.pack_into(buffer, 0, 0, len(buffer) - _LENGTH_FROM, -1, 2, crc)
             self._buffer = buffer
         return self._buffer

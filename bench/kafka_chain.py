@@ -217,7 +217,8 @@ def task_of(arguments: argparse.Namespace, path: Path, bootstrap: str) -> TaskCo
 async def measure(
     arguments: argparse.Namespace, bootstrap: str, broker_pid: int | None
 ) -> dict[str, Any]:
-    path = await asyncio.to_thread(capture_file, arguments.packets)
+    distinct = min(arguments.packets, DISTINCT_PACKETS)
+    path = await asyncio.to_thread(capture_file, distinct if arguments.live else arguments.packets)
     meter = Meter(arguments)
     meter.install()
     config = task_of(arguments, path, bootstrap)
@@ -292,7 +293,7 @@ def send(arguments: argparse.Namespace, path: Path) -> float:
     source = ROOT / "bench" / "core" / "send_frames.c"
     subprocess.run(["cc", "-O2", "-D_GNU_SOURCE", str(source), "-o", str(program)], check=True)
     command = ["ip", "netns", "exec", arguments.sender, str(program), str(path)]
-    command += [arguments.interface, str(arguments.live)]
+    command += [arguments.interface, str(arguments.live), str(arguments.packets)]
     before = children_seconds()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     shutil.rmtree(program.parent)

@@ -1,11 +1,13 @@
 /* Sends the frames of a capture file to an interface, at a rate.
  *
- *     send_frames FILE.pcap INTERFACE PACKETS_A_SECOND
+ *     send_frames FILE.pcap INTERFACE PACKETS_A_SECOND [PACKETS]
  *
- * Prints how many the kernel took. Frames are sent as they are: no addresses,
- * no neighbours, no queueing discipline. */
+ * Prints how many the kernel took: all that the file has, or so many, from the start
+ * again where they are more. Frames are sent as they are: no addresses, no neighbours,
+ * no queueing discipline. */
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/if_packet.h>
 #include <net/ethernet.h>
 #include <net/if.h>
@@ -13,7 +15,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 
 enum { FILE_HEADER = 24, PACKET_HEADER = 16, BURST = 32, NS_PER_S = 1000000000 };
@@ -29,18 +33,17 @@ static _Noreturn void fail(const char *what)
     exit(1);
 }
 
-static uint8_t *read_file(const char *path, size_t *out_len)
+/* Mapped: a copy of it would be made while the receiver waits. */
+static uint8_t *map_file(const char *path, size_t *out_len)
 {
-    FILE *file = fopen(path, "rb");
-    if (file == NULL || fseek(file, 0, SEEK_END) != 0)
+    int fd = open(path, O_RDONLY);
+    struct stat about;
+    if (fd < 0 || fstat(fd, &about) != 0)
         fail(path);
-    long len = ftell(file);
-    uint8_t *octets = len > 0 ? malloc((size_t)len) : NULL;
-    rewind(file);
-    if (octets == NULL || fread(octets, 1, (size_t)len, file) != (size_t)len)
+    *out_len = (size_t)about.st_size;
+    void *octets = mmap(NULL, *out_len, PROT_READ, MAP_SHARED | MAP_POPULATE, fd, 0);
+    if (octets == MAP_FAILED)
         fail(path);
-    fclose(file);
-    *out_len = (size_t)len;
     return octets;
 }
 
@@ -93,26 +96,33 @@ static void send_burst(int fd, struct iovec *frames, unsigned count)
 
 int main(int argc, char **argv)
 {
-    if (argc != 4) {
-        fprintf(stderr, "usage: send_frames FILE.pcap INTERFACE PACKETS_A_SECOND\n");
+    if (argc != 4 && argc != 5) {
+        fprintf(stderr, "usage: send_frames FILE.pcap INTERFACE PACKETS_A_SECOND [PACKETS]\n");
         return 2;
     }
     size_t len;
-    uint8_t *octets = read_file(argv[1], &len);
+    uint8_t *octets = map_file(argv[1], &len);
     struct frames frames = find_frames(octets, len);
     long rate = atol(argv[3]);
+    size_t wanted = argc == 5 ? strtoul(argv[4], NULL, 10) : frames.count;
+    if (frames.count == 0)
+        return 1;
     int fd = open_interface(argv[2]);
     struct timespec due;
     clock_gettime(CLOCK_MONOTONIC, &due);
-    for (size_t at = 0; at < frames.count; at += BURST) {
-        size_t left = frames.count - at;
-        send_burst(fd, frames.list + at, left < BURST ? (unsigned)left : BURST);
-        due.tv_nsec += rate > 0 ? (long)BURST * NS_PER_S / rate : 0;
+    size_t at = 0;
+    for (size_t sent = 0; sent < wanted;) {
+        size_t left = wanted - sent < frames.count - at ? wanted - sent : frames.count - at;
+        unsigned burst = left < BURST ? (unsigned)left : BURST;
+        send_burst(fd, frames.list + at, burst);
+        sent += burst;
+        at = at + burst < frames.count ? at + burst : 0;
+        due.tv_nsec += rate > 0 ? (long)burst * NS_PER_S / rate : 0;
         due.tv_sec += due.tv_nsec / NS_PER_S;
         due.tv_nsec %= NS_PER_S;
         if (rate > 0)
             clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
     }
-    printf("%zu\n", frames.count);
+    printf("%zu\n", wanted);
     return 0;
 }

@@ -25,6 +25,7 @@
 enum {
     KEY_WORDS = 5,
     CALL_ID_WORDS = OTUS_FLOW_MAX_VALUE / 8,
+    LINE_WORDS = 8, /* of a cache line */
     KEPT_OCTETS = OTUS_FLOW_MAX_VALUE - 17,
     HASHED_OCTETS = 256, /* of a tag or branch */
 };
@@ -39,6 +40,7 @@ struct entry {
     uint64_t call_id[CALL_ID_WORDS]; /* what a short one leaves over is not touched */
 };
 static_assert(sizeof(struct entry) == OTUS_ITEM_OCTETS, "an item of the pool");
+static_assert(offsetof(struct entry, call_id) == 64, "starts a line");
 
 /* --- the form of an entry --- */
 
@@ -228,6 +230,7 @@ static bool is_expired(const struct otus_flow_registry *registry, const struct e
 static bool key_equals(const struct entry *entry, const uint64_t *key)
 {
     uint64_t differs = 0;
+#pragma GCC unroll 5
     for (uint32_t i = 0; i < KEY_WORDS; i++)
         differs |= otus_word_load(&entry->key[i]) ^ key[i];
     return differs == 0;
@@ -440,16 +443,25 @@ static inline void refresh(const struct otus_flow_registry *registry, struct otu
     }
 }
 
+static inline void copy_word(struct otus_flow_value *out_value, const struct entry *entry,
+                             uint32_t i)
+{
+    uint64_t word = otus_word_load(&entry->call_id[i]);
+    memcpy(out_value->octets + (size_t)i * 8, &word, sizeof word);
+}
+
 static inline void copy_value(struct otus_flow_value *out_value, const struct entry *entry,
                               uint64_t form, uint32_t is_odd)
 {
     uint32_t len = call_id_len(form);
     out_value->kind = kind_at(form, is_odd);
     out_value->len = (uint8_t)len;
-    for (uint32_t i = 0; i < len && i < OTUS_FLOW_MAX_VALUE; i += 8) {
-        uint64_t word = otus_word_load(&entry->call_id[i / 8]);
-        memcpy(out_value->octets + i, &word, sizeof word);
-    }
+    /* One line of it whatever the length: quicker than to ask after each word. */
+#pragma GCC unroll 8
+    for (uint32_t i = 0; i < LINE_WORDS; i++)
+        copy_word(out_value, entry, i);
+    for (uint32_t i = LINE_WORDS; i * 8 < len && i < CALL_ID_WORDS; i++)
+        copy_word(out_value, entry, i);
 }
 
 enum lookup { LOOKUP_MISS, LOOKUP_HIT, LOOKUP_AGAIN };
@@ -544,34 +556,28 @@ bool otus_flow_find(struct otus_flow_registry *registry, struct otus_flow_value 
     return get(registry, out_value, from, from_odd, now_ns);
 }
 
-void otus_flow_ask_buckets(const struct otus_flow_registry *registry,
-                           struct otus_flow_ahead *out_ahead, const struct otus_packet_meta *meta)
+uint64_t otus_flow_ask_bucket(const struct otus_flow_registry *registry,
+                              const struct otus_flow_key *key)
 {
     const struct otus_table *table = &registry->tables.flows;
-    uint64_t key[KEY_WORDS];
-    words_of_end(key, meta, meta->dst_port, meta->dst_ip);
-    out_ahead->hash[0] = hash_key(registry, key);
-    words_of_end(key, meta, meta->src_port, meta->src_ip);
-    out_ahead->hash[1] = hash_key(registry, key);
-    for (uint32_t end = 0; end < 2; end++)
-        __builtin_prefetch(&table->buckets[otus_bucket_of(table, out_ahead->hash[end])]);
+    uint64_t words[KEY_WORDS];
+    words_of_key(words, key);
+    uint64_t hash = hash_key(registry, words);
+    __builtin_prefetch(&table->buckets[otus_bucket_of(table, hash)]);
+    return hash;
 }
 
-void otus_flow_ask_entry(const struct otus_flow_registry *registry,
-                         const struct otus_flow_ahead *ahead)
+bool otus_flow_ask_entry(const struct otus_flow_registry *registry, uint64_t hash)
 {
     const struct otus_table *table = &registry->tables.flows;
-    for (uint32_t end = 0; end < 2; end++) {
-        uint64_t hash = ahead->hash[end];
-        const struct otus_bucket *bucket = &table->buckets[otus_bucket_of(table, hash)];
-        uint32_t slots = otus_slots_of(bucket, hash);
-        if (slots == 0)
-            continue;
-        const struct entry *entry = otus_item_at(table, bucket, otus_next_slot(&slots));
-        __builtin_prefetch(entry->key);
-        __builtin_prefetch(entry->call_id); /* all of most */
-        return;
-    }
+    const struct otus_bucket *bucket = &table->buckets[otus_bucket_of(table, hash)];
+    uint32_t slots = otus_slots_of(bucket, hash);
+    if (slots == 0)
+        return false;
+    const struct entry *entry = otus_item_at(table, bucket, otus_next_slot(&slots));
+    __builtin_prefetch(entry->key);
+    __builtin_prefetch(entry->call_id); /* all of most */
+    return true;
 }
 
 void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t endpoint,

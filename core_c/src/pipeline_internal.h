@@ -34,6 +34,12 @@ struct otus_tally {
     uint32_t num;
 };
 
+/* What was asked of the flow registry for a frame of the burst: see pipeline_ahead.c. */
+struct otus_ahead {
+    uint64_t hash;
+    uint32_t asked;
+};
+
 struct otus_pipeline {
     struct otus_counters counters;
     struct otus_pipeline_config config;
@@ -53,8 +59,7 @@ struct otus_pipeline {
     struct otus_raw_packet burst[BURST];
     uint32_t burst_next;
     uint32_t burst_num;
-    struct otus_flow_ahead ahead[BURST]; /* see pipeline_ahead.c */
-    bool has_ahead[BURST];
+    struct otus_ahead ahead[BURST];
     bool looks_ahead;
     struct otus_packet packet; /* in hand */
     bool pending;              /* packet found the batch full and comes first next time */

@@ -84,16 +84,12 @@ OTUS_MUST_CHECK bool otus_flow_find(struct otus_flow_registry *registry,
 /* A lookup to come, of a packet whose turn it is not yet: its lines are on their way meanwhile.
  * The registry is larger than caches, and a packet would wait for them longer than all else of
  * it takes. Two steps, since a bucket tells where the entry is: some packets should lie between
- * them, and between the second and otus_flow_find(). Neither changes what that finds. */
-struct otus_flow_ahead {
-    uint64_t hash[2]; /* of the destination, of the source */
-};
-
-/* Of meta, the addresses, ports, protocol and IP version are read. */
-void otus_flow_ask_buckets(const struct otus_flow_registry *registry,
-                           struct otus_flow_ahead *out_ahead, const struct otus_packet_meta *meta);
-void otus_flow_ask_entry(const struct otus_flow_registry *registry,
-                         const struct otus_flow_ahead *ahead);
+ * them, and between the second and otus_flow_find(). Neither changes what that finds.
+ *
+ * The first returns what the second is told; that one returns whether there may be an entry. */
+OTUS_MUST_CHECK uint64_t otus_flow_ask_bucket(const struct otus_flow_registry *registry,
+                                              const struct otus_flow_key *key);
+bool otus_flow_ask_entry(const struct otus_flow_registry *registry, uint64_t hash);
 
 /* What a message says of the dialog that it belongs to (RFC 3261 12); tags may be empty. */
 struct otus_flow_dialog {

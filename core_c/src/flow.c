@@ -12,7 +12,8 @@
  *
  * Readers take no lock. Each bucket carries a sequence number that is odd while a writer changes
  * it or an entry of its; a reader that saw it change reads again. An entry that is given back was
- * taken out of its bucket before, so who still reads it sees that too. Every word of an entry is
+ * taken out of its bucket before, so who still reads it sees that too; it stays an entry, and the
+ * worst that a late reader does is to set another one's time. Every word of an entry is
  * read and written atomically (relaxed), the fences give the order. */
 #include "flow_internal.h"
 

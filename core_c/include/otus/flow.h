@@ -38,9 +38,9 @@ struct otus_flow_value {
 
 struct otus_flow_registry;
 
-/* Takes all memory there will be: room for max_flows endpoints, spread over buckets
- * of eight, and for the calls that they belong to. An entry not put or hit for
- * ttl_ms of packet time is gone. */
+/* Takes all memory there will be, of which the kernel gives what is used: room for max_flows
+ * endpoints, where RTP and the RTCP behind it count as one, and for the calls that they belong to.
+ * An entry not put or hit for ttl_ms of packet time is gone. */
 OTUS_MUST_CHECK enum otus_status otus_flow_registry_new(struct otus_flow_registry **out_registry,
                                                         uint32_t max_flows, uint32_t ttl_ms);
 void otus_flow_registry_free(struct otus_flow_registry *registry); /* NULL-safe */

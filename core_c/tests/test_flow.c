@@ -3,6 +3,8 @@
 
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "check.h"
 
@@ -530,6 +532,44 @@ static void test_ahead(void)
     otus_flow_registry_free(registry);
 }
 
+static size_t resident_octets(const struct otus_flow_registry *registry)
+{
+    const struct otus_tables *tables = &registry->tables;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), num = (tables->memory_len + page - 1) / page;
+    unsigned char *is_there = calloc(num, 1);
+    size_t octets = 0;
+    if (!CHECK(is_there != NULL && mincore(tables->memory, tables->memory_len, is_there) == 0))
+        return 0;
+    for (size_t i = 0; i < num; i++)
+        octets += (is_there[i] & 1) * page;
+    free(is_there);
+    return octets;
+}
+
+/* A task holds the memory of the calls that it has, not of those that it may have, also where the
+ * kernel gives it in pages of two MiB; and calls that come and go take no more. */
+static void test_memory(void)
+{
+    const size_t two_pages = (size_t)4 << 20;
+    struct otus_flow_registry *registry = registry_of(65536, 1000);
+    CHECK(registry->tables.memory_len > 4 * two_pages);
+    CHECK_EQ(resident_octets(registry), 0);
+    for (uint32_t i = 0; i < 100000; i++) {
+        struct otus_flow_key key = key_of(i % 1000, (uint16_t)(i / 1000 * 2));
+        struct otus_flow_value value = {.kind = OTUS_FLOW_RTP, .len = 4};
+        memcpy(value.octets, &i, sizeof i);
+        otus_flow_put(registry, &key, &value, NOBODY, 1);
+        if (i >= 100) {
+            uint32_t old = i - 100;
+            end_call(registry, (struct otus_slice){(const uint8_t *)&old, sizeof old});
+        }
+    }
+    CHECK_EQ(otus_flow_count(registry), 100);
+    CHECK(resident_octets(registry) > 0);
+    CHECK(resident_octets(registry) <= two_pages);
+    otus_flow_registry_free(registry);
+}
+
 static void test_arguments(void)
 {
     struct otus_flow_registry *registry = NULL;
@@ -642,6 +682,7 @@ int main(void)
     test_sweep();
     test_find();
     test_ahead();
+    test_memory();
     test_arguments();
     test_threads();
     return check_summary();

@@ -1,3 +1,4 @@
+#include "clear.h"
 #include "decode_internal.h"
 
 #include <stdlib.h>
@@ -174,14 +175,14 @@ enum otus_status otus_decode(struct otus_decoder *decoder, struct otus_packet *o
 
     otus_count(decoder->counters, OTUS_COUNT_RECEIVED);
     otus_count_by(decoder->counters, OTUS_COUNT_RECEIVED_OCTETS, raw->caplen);
-    out_packet->meta = (struct otus_packet_meta){
-        .ts_ns = raw->ts_ns,
-        .caplen = raw->caplen,
-        .wirelen = raw->wirelen,
-        .if_index = raw->if_index,
-        .flags = (walk.whole ? 0u : OTUS_PACKET_TRUNCATED) |
-                 ((raw->flags & OTUS_RAW_OUTGOING) != 0 ? OTUS_PACKET_OUTGOING : 0u),
-    };
+    struct otus_packet_meta *meta = &out_packet->meta;
+    otus_clear(meta, sizeof *meta);
+    meta->ts_ns = raw->ts_ns;
+    meta->caplen = raw->caplen;
+    meta->wirelen = raw->wirelen;
+    meta->if_index = raw->if_index;
+    meta->flags = (walk.whole ? 0u : OTUS_PACKET_TRUNCATED) |
+                  ((raw->flags & OTUS_RAW_OUTGOING) != 0 ? OTUS_PACKET_OUTGOING : 0u);
     out_packet->frame = (struct otus_slice){raw->data, raw->caplen};
     /* The kernel took the outermost tag out of the frame: it goes in front. */
     if ((raw->flags & OTUS_RAW_VLAN_VALID) != 0 && !otus_walk_push_vlan(&walk, raw->vlan_tci))

@@ -2,6 +2,7 @@
  * are copied into the arena, so a batch outlives the frames it came from. */
 #include <time.h>
 
+#include "clear.h"
 #include "pipeline_internal.h"
 
 /* Where octets are in the arena, put there where they are not yet. */
@@ -176,7 +177,7 @@ bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *recor
     struct otus_arena *arena = &pipeline->batch.arena;
     ask_ahead(arena, record, work->payload.len);
     record->meta = *work->meta;
-    memset(&record->frame, 0, sizeof *record - offsetof(struct otus_record, frame));
+    otus_clear(&record->frame, sizeof *record - offsetof(struct otus_record, frame));
     record->state = work->state;
     record->payload_type = work->payload_type;
     record->parser = work->parser;

@@ -59,6 +59,7 @@ struct otus_pipeline {
     struct otus_raw_packet burst[BURST];
     uint32_t burst_next;
     uint32_t burst_num;
+    uint32_t burst_octets; /* from the first frame to the last one's end, where they lie so */
     struct otus_ahead ahead[BURST];
     bool looks_ahead;
     struct otus_packet packet; /* in hand */

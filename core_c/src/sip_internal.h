@@ -86,6 +86,32 @@ static inline const struct otus_sip_name *otus_sip_find_name(const struct otus_s
         return NULL;
     return name;
 }
+
+/* RFC 3261 7.1: methods are case-sensitive, so "invite" is an extension method. */
+struct otus_sip_method_name {
+    uint8_t text[16]; /* padded with zeros */
+    uint8_t len;
+    uint8_t shift; /* of eight octets: leaves those of the name */
+};
+extern const struct otus_sip_method_name otus_sip_method_names[];
+
+/* Methods by a hash of their first three letters, a little-endian number. */
+enum { OTUS_SIP_METHOD_SLOTS = 32, OTUS_SIP_METHOD_OCTETS = 9 /* of the longest */ };
+extern const uint8_t otus_sip_method_slots[OTUS_SIP_METHOD_SLOTS];
+#define OTUS_SIP_METHOD_SLOT(letters) ((letters)*0x32d59u >> (32 - 5))
+
+/* The method that the octets at `at` start with, whatever stands behind it; nine octets are read.
+ */
+static inline uint8_t otus_sip_find_method(const uint8_t *at)
+{
+    uint8_t id = otus_sip_method_slots[OTUS_SIP_METHOD_SLOT(otus_load4(at) & 0xffffff)];
+    const struct otus_sip_method_name *name = &otus_sip_method_names[id];
+    bool equals = (otus_load8(at) ^ otus_load8(name->text)) << name->shift == 0 &&
+                  (name->len < OTUS_SIP_METHOD_OCTETS || at[8] == name->text[8]);
+    return equals ? id : (uint8_t)OTUS_SIP_METHOD_OTHER;
+}
+
+/* The same for a method that is all of a span. */
 uint8_t otus_sip_method_id(struct otus_sip_text text, struct otus_span method);
 
 /* RFC 3261 25.1 token. */

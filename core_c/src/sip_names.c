@@ -130,34 +130,45 @@ uint32_t otus_sip_name_id(const struct otus_sip_names *names, struct otus_sip_te
     return known != NULL ? known->id : (uint32_t)OTUS_SIP_HEADER_OTHER;
 }
 
-/* RFC 3261 7.1: methods are case-sensitive, so "invite" is an extension method. */
+const struct otus_sip_method_name otus_sip_method_names[] = {
+#define METHOD_SHIFT(len) (uint8_t)((len) < 8 ? 8 * (8 - (len)) : 0)
+#define METHOD_ROW(name)                                                                           \
+    [OTUS_SIP_METHOD_##name] = {#name, sizeof #name - 1, METHOD_SHIFT(sizeof #name - 1)},
+    OTUS_SIP_METHODS(METHOD_ROW)
+#undef METHOD_ROW
+#undef METHOD_SHIFT
+};
+
+/* Two methods in one slot would not compile. */
+const uint8_t otus_sip_method_slots[OTUS_SIP_METHOD_SLOTS] = {
+#define SLOT(a, b, c) OTUS_SIP_METHOD_SLOT((uint32_t)(a) | (uint32_t)(b) << 8 | (uint32_t)(c) << 16)
+    [SLOT('A', 'C', 'K')] = OTUS_SIP_METHOD_ACK,
+    [SLOT('B', 'Y', 'E')] = OTUS_SIP_METHOD_BYE,
+    [SLOT('C', 'A', 'N')] = OTUS_SIP_METHOD_CANCEL,
+    [SLOT('I', 'N', 'F')] = OTUS_SIP_METHOD_INFO,
+    [SLOT('I', 'N', 'V')] = OTUS_SIP_METHOD_INVITE,
+    [SLOT('M', 'E', 'S')] = OTUS_SIP_METHOD_MESSAGE,
+    [SLOT('N', 'O', 'T')] = OTUS_SIP_METHOD_NOTIFY,
+    [SLOT('O', 'P', 'T')] = OTUS_SIP_METHOD_OPTIONS,
+    [SLOT('P', 'R', 'A')] = OTUS_SIP_METHOD_PRACK,
+    [SLOT('P', 'U', 'B')] = OTUS_SIP_METHOD_PUBLISH,
+    [SLOT('R', 'E', 'F')] = OTUS_SIP_METHOD_REFER,
+    [SLOT('R', 'E', 'G')] = OTUS_SIP_METHOD_REGISTER,
+    [SLOT('S', 'U', 'B')] = OTUS_SIP_METHOD_SUBSCRIBE,
+    [SLOT('U', 'P', 'D')] = OTUS_SIP_METHOD_UPDATE,
+#undef SLOT
+};
+
 uint8_t otus_sip_method_id(struct otus_sip_text text, struct otus_span method)
 {
-    static const struct {
-        uint8_t name[16]; /* padded with zeros */
-        uint8_t len;
-        uint8_t id;
-    } methods[] = {
-#define METHOD_ROW(name) {#name, sizeof #name - 1, OTUS_SIP_METHOD_##name},
-        OTUS_SIP_METHODS(METHOD_ROW)
-#undef METHOD_ROW
-    };
-    if (method.len < 3 || method.len > 9)
-        return OTUS_SIP_METHOD_OTHER;
+    uint8_t copy[OTUS_SIP_METHOD_OCTETS] = {0}; /* of one at the message's end */
     const uint8_t *at = text.octets + method.off;
-    uint8_t octets[16] = {0};
-    uint64_t head;
-    if (OTUS_LIKELY(text.len - method.off >= 8)) {
-        head =
-            otus_load8(at) & (method.len < 8 ? ((uint64_t)1 << (8 * method.len)) - 1 : UINT64_MAX);
-    } else {
-        memcpy(octets, at, method.len);
-        head = otus_load8(octets);
+    if (method.len > OTUS_SIP_METHOD_OCTETS)
+        return OTUS_SIP_METHOD_OTHER;
+    if (OTUS_UNLIKELY(text.len - method.off < OTUS_SIP_METHOD_OCTETS)) {
+        memcpy(copy, at, method.len);
+        at = copy;
     }
-    uint8_t ninth = method.len == 9 ? at[8] : 0;
-    for (uint32_t i = 0; i < sizeof methods / sizeof methods[0]; i++)
-        if (otus_load8(methods[i].name) == head && methods[i].len == method.len &&
-            methods[i].name[8] == ninth)
-            return methods[i].id;
-    return OTUS_SIP_METHOD_OTHER;
+    uint8_t id = otus_sip_find_method(at);
+    return otus_sip_method_names[id].len == method.len ? id : (uint8_t)OTUS_SIP_METHOD_OTHER;
 }

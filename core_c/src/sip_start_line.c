@@ -78,6 +78,14 @@ static uint32_t last_word(const uint8_t *octets, uint32_t from, uint32_t to)
 static bool find_method(struct otus_span *out_method, uint8_t *out_id, struct otus_sip_text text,
                         uint32_t from, uint32_t to)
 {
+    if (OTUS_LIKELY(to - from > OTUS_SIP_METHOD_OCTETS)) {
+        const uint8_t *at = text.octets + from;
+        *out_id = otus_sip_find_method(at);
+        uint32_t len = otus_sip_method_names[*out_id].len;
+        *out_method = (struct otus_span){from, len};
+        if (OTUS_LIKELY(*out_id != OTUS_SIP_METHOD_OTHER && is_blank(at[len])))
+            return true;
+    }
     uint32_t limit = to - from > MAX_METHOD_OCTETS ? from + MAX_METHOD_OCTETS : to;
     uint32_t end = otus_find2(text.octets, text.len, from, limit, ' ', '\t');
     if (end == limit || end == from)

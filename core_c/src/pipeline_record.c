@@ -39,6 +39,16 @@ static inline uint32_t count_bits(uint64_t bits)
     return (uint32_t)(bits * 0x0101010101010101u >> 56);
 }
 
+/* Copies a label's value to where its record keeps it; false where the arena is full. */
+static __attribute__((noinline)) bool move_value(struct otus_arena *arena, struct otus_slice *value)
+{
+    struct otus_span span;
+    if (!otus_arena_put(arena, &span, *value))
+        return false;
+    value->at = arena->base + span.off;
+    return true;
+}
+
 /* The labels of one word of ids, values[0] the first's, at at; NULL where the arena is full. Mostly
  * their values are part of the payload, which is in the arena already. The others are left pointing
  * there: encoders read whole vectors, and may do so in the arena alone. */
@@ -46,30 +56,23 @@ static inline uint8_t *write_word(struct otus_slice *values, uint64_t present,
                                   struct otus_arena *arena, uint8_t *at, uint32_t first_id,
                                   uint32_t *octets)
 {
-    uint8_t *base = arena->base;
-    size_t used = arena->used;
+    const uint8_t *base = arena->base;
+    size_t size = arena->size; /* nothing lies behind what is used */
     uint64_t total = *octets;
     for (; present != 0; present &= present - 1) {
-        uint32_t index = (uint32_t)__builtin_ctzll(present);
-        uint32_t id = first_id + index;
-        struct otus_slice value = values[index];
-        size_t off = (uintptr_t)value.at - (uintptr_t)base;
-        if (OTUS_UNLIKELY(off >= used)) {
-            struct otus_span span;
-            if (!otus_arena_put(arena, &span, value))
-                return NULL;
-            used = arena->used;
-            off = span.off;
-            values[index].at = base + off;
-        }
+        size_t index = (size_t)__builtin_ctzll(present);
+        struct otus_slice *value = &values[index];
+        if (OTUS_UNLIKELY((size_t)(value->at - base) >= size) && !move_value(arena, value))
+            return NULL;
         /* A struct otus_label, member by member: the arena is not aligned, and a copy
          * of a whole one waits for its members to be stored. */
-        uint32_t short_off = (uint32_t)off;
+        uint32_t id = first_id + (uint32_t)index;
+        uint32_t off = (uint32_t)(value->at - base);
         memcpy(at + offsetof(struct otus_label, id), &id, sizeof id);
-        memcpy(at + offsetof(struct otus_label, off), &short_off, sizeof short_off);
-        memcpy(at + offsetof(struct otus_label, len), &value.len, sizeof value.len);
+        memcpy(at + offsetof(struct otus_label, off), &off, sizeof off);
+        memcpy(at + offsetof(struct otus_label, len), &value->len, sizeof value->len);
         at += sizeof(struct otus_label);
-        total += value.len;
+        total += value->len;
     }
     *octets = total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
     return at;

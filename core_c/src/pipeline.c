@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <time.h>
 
+#include "ask_ahead.h"
 #include "pipeline_internal.h"
 
 enum {
@@ -357,11 +358,9 @@ static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
 static inline void ask_next_burst(const struct otus_pipeline *pipeline,
                                   const struct otus_raw_packet *raw)
 {
-    enum { LINE = 64, MAX_OCTETS = 1536, SECOND_LEVEL = 2 };
-    uintptr_t at = (uintptr_t)raw->data + pipeline->burst_octets;
+    enum { MAX_OCTETS = 1536 };
     uint32_t len = raw->caplen < MAX_OCTETS ? raw->caplen : MAX_OCTETS;
-    for (uint32_t off = 0; off < len; off += LINE)
-        __builtin_prefetch((const void *)(at + off), 0, SECOND_LEVEL);
+    otus_ask_to_read((uintptr_t)raw->data + pipeline->burst_octets, len);
 }
 
 static bool take_burst(struct otus_pipeline *pipeline, uint32_t *out_next_stage)

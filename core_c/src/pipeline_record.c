@@ -2,6 +2,7 @@
  * are copied into the arena, so a batch outlives the frames it came from. */
 #include <time.h>
 
+#include "ask_ahead.h"
 #include "clear.h"
 #include "pipeline_internal.h"
 
@@ -156,13 +157,9 @@ bool otus_record_finish(struct otus_pipeline *pipeline, struct otus_record *reco
 static inline void ask_ahead(const struct otus_arena *arena, const struct otus_record *record,
                              uint32_t len)
 {
-    enum { LINE = 64, RECORDS = 2, OCTETS = 2048, LABELS = 256 };
-    uintptr_t octets = (uintptr_t)arena->base + arena->used + OCTETS;
-    uintptr_t records = (uintptr_t)record + RECORDS * sizeof *record;
-    for (uint32_t off = 0; off < len + LABELS; off += LINE)
-        __builtin_prefetch((const void *)(octets + off), 1);
-    for (uint32_t off = 0; off < sizeof *record; off += LINE)
-        __builtin_prefetch((const void *)(records + off), 1);
+    enum { RECORDS = 2, OCTETS = 2048, LABELS = 256 };
+    otus_ask_to_write((uintptr_t)arena->base + arena->used + OCTETS, len + LABELS);
+    otus_ask_to_write((uintptr_t)record + RECORDS * sizeof *record, sizeof *record);
 }
 
 static bool write_tunnels(struct otus_arena *arena, struct otus_record *record,

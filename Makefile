@@ -182,6 +182,14 @@ core-test: ## C unit tests under ASan and UBSan
 	echo "core-test: $(words $(CT_PROGRAMS)) programs, $${#failed[@]} failed $${failed[*]}"; \
 	(( $${#failed[@]} == 0 ))
 
+# Beside the tests, since its runtime does not start under every kernel's address layout.
+.PHONY: core-tsan
+core-tsan: ## the flow registry's threads under ThreadSanitizer
+	@mkdir -p $(CT)
+	gcc $(C_FLAGS) -fsanitize=thread -Wno-tsan -g -O1 -pthread core_c/tests/test_flow.c \
+		$(wildcard core_c/src/flow*.c) -o $(CT)/test_flow_tsan
+	$(CT)/test_flow_tsan
+
 # Programs beside the tests that are not tests are made by name: make build/core-test/NAME
 
 # ---- fuzz ---------------------------------------------------------------------

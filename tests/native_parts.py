@@ -37,7 +37,12 @@ struct otus_tunnel {
     uint16_t dst_port; uint8_t version; uint8_t reserved[3]; uint8_t src_ip[16];
     uint8_t dst_ip[16];
 };
-struct otus_label_set { uint64_t present[2]; struct otus_slice value[128]; };
+struct otus_label { uint32_t id; uint32_t off; uint32_t len; };
+struct otus_label_set {
+    const uint8_t *octets; uint64_t present[2]; uint32_t num; bool incomplete;
+    struct otus_label label[128];
+};
+void otus_label_put(struct otus_label_set *set, uint32_t id, struct otus_slice value);
 struct otus_filter_input {
     const struct otus_packet_meta *meta; const struct otus_tunnel *tunnels;
     const struct otus_label_set *labels; struct otus_slice payload_type;

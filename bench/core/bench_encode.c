@@ -11,7 +11,7 @@
 #include "encoder.h"
 #include "otus/sip_labels.h"
 
-enum { MESSAGES = 256, ROOM = 1 << 20, TURNS = 40 };
+enum { MESSAGES = 256, ROOM = 1 << 20, TURNS = 40, NUMBERS = 64 /* octets of labels */ };
 
 struct message {
     struct otus_packet_meta meta;
@@ -26,15 +26,17 @@ static uint32_t num_messages;
 static void keep(const struct otus_record *record, const uint8_t *base)
 {
     struct message *message = &messages[num_messages++];
-    uint8_t *octets = bench_or_exit(malloc(record->payload.len + OTUS_ENCODE_BEHIND));
-    memcpy(octets, base + record->payload.off, record->payload.len);
-    struct otus_arena numbers = {bench_or_exit(malloc(4096)), 0, 4096};
+    uint32_t len = record->payload.len;
+    uint8_t *octets = bench_or_exit(malloc(len + NUMBERS + OTUS_ENCODE_BEHIND));
+    memcpy(octets, base + record->payload.off, len);
+    struct otus_arena arena = {octets, len, len + NUMBERS};
     struct otus_sip_parser *parser;
     if (otus_sip_parser_new(&parser) != OTUS_OK ||
         otus_sip_parse(parser, &message->sip, octets, record->payload.len, 0) != OTUS_OK)
         exit(1);
-    static const uint8_t udp[OTUS_ENCODE_BEHIND + 3] = "udp";
-    otus_sip_labels(&message->sip, (struct otus_slice){udp, 3}, &message->labels, &numbers);
+    otus_label_clear(&message->labels, octets);
+    otus_sip_labels(&message->sip, (struct otus_slice){(const uint8_t *)"udp", 3}, &message->labels,
+                    &arena);
     message->meta = record->meta;
     message->input = (struct otus_encode_input){
         .meta = &message->meta,

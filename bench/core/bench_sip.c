@@ -66,7 +66,7 @@ static void run_parse(struct work *work)
 
 static void run_parse_and_label(struct work *work)
 {
-    static uint8_t memory[4096];
+    static uint8_t memory[1 << 17];
     struct otus_arena arena = {memory, 0, sizeof memory};
     struct otus_label_set labels;
     const struct otus_slice udp = {(const uint8_t *)"UDP", 3};
@@ -74,8 +74,10 @@ static void run_parse_and_label(struct work *work)
         for (uint32_t i = 0; i < work->num; i++)
             if (otus_sip_parse(work->parser, &work->message, work->at[i], work->len[i], 0) ==
                 OTUS_OK) {
-                arena.used = 0;
-                otus_label_clear(&labels);
+                arena.used = work->len[i];
+                memcpy(memory, work->at[i], work->len[i]);
+                work->message.octets = memory;
+                otus_label_clear(&labels, memory);
                 otus_sip_labels(&work->message, udp, &labels, &arena);
                 work->sum += labels.present[0];
             }

@@ -219,7 +219,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *octets, size_t len)
     meta.num_tunnels = (uint8_t)(take(&source) % (OTUS_MAX_TUNNELS + 1));
     static const struct otus_tunnel tunnels[OTUS_MAX_TUNNELS];
     struct otus_label_set labels;
-    otus_label_clear(&labels);
+    otus_label_clear(&labels, octets);
     for (uint32_t id = 0; id <= OTUS_NUM_LABELS; id += 1 + take(&source) % 8)
         otus_label_put(&labels, id, slice(&source));
     struct otus_sip_message message;

@@ -5,7 +5,7 @@
 
 static void fill_labels(struct otus_label_set *labels, const uint8_t *octets, size_t len)
 {
-    otus_label_clear(labels);
+    otus_label_clear(labels, octets);
     for (uint32_t id = 0; id < OTUS_MAX_LABELS; id += 1 + id % 3) {
         size_t off = id < len ? id : 0;
         size_t left = len - off;

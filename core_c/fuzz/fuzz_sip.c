@@ -121,13 +121,19 @@ static void check_portable(struct otus_sip_parser *parser, const struct otus_sip
     expect(memcmp(&got, want, sizeof got) == 0);
 }
 
-static void use(const struct otus_sip_message *m)
+/* What a pipeline does with a message, which it moves to its arena first. */
+static void use(const struct otus_sip_message *parsed)
 {
-    static uint8_t memory[1 << 16];
-    struct otus_arena arena = {memory, 0, sizeof memory};
+    static uint8_t memory[1 << 21];
+    struct otus_sip_message moved = *parsed;
+    const struct otus_sip_message *m = &moved;
+    expect(m->len < sizeof memory / 2);
+    struct otus_arena arena = {memory, m->len, sizeof memory};
+    memcpy(memory, m->octets, m->len);
+    moved.octets = memory;
     struct otus_label_set labels;
     struct otus_slice value;
-    otus_label_clear(&labels);
+    otus_label_clear(&labels, memory);
     otus_sip_labels(m, (struct otus_slice){(const uint8_t *)"UDP", 3}, &labels, &arena);
     (void)!otus_sip_find_header(m, "X-Cid", 5, &value);
     (void)!otus_sip_find_header(m, "i", 1, &value);

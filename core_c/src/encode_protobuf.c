@@ -161,17 +161,16 @@ static void put_flags(struct protobuf_writer *writer, uint32_t flags)
 static void put_labels(struct protobuf_writer *writer, const struct otus_encoder *encoder,
                        const struct otus_label_set *labels)
 {
-    for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++) {
-        uint64_t left = labels->present[word] & encoder->named[word];
-        for (; left != 0; left &= left - 1) {
-            uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
-            const struct encoder_label *label = &encoder->labels[id];
-            struct otus_slice name = {label->json + 1, label->name_len};
-            uint8_t *start = protobuf_begin(writer, RECORD_LABELS, 1);
-            protobuf_put_string(writer, MAP_KEY, name);
-            protobuf_put_string(writer, MAP_VALUE, labels->value[id]);
-            protobuf_finish(writer, start, 1);
-        }
+    const struct otus_label *stop = labels->label + labels->num;
+    for (const struct otus_label *label = labels->label; label < stop; label++) {
+        if (!encoder_has_name(encoder, label->id))
+            continue;
+        const struct encoder_label *known = &encoder->labels[label->id];
+        struct otus_slice name = {known->json + 1, known->name_len};
+        uint8_t *start = protobuf_begin(writer, RECORD_LABELS, 1);
+        protobuf_put_string(writer, MAP_KEY, name);
+        protobuf_put_string(writer, MAP_VALUE, otus_label_value(labels, label));
+        protobuf_finish(writer, start, 1);
     }
 }
 

@@ -33,6 +33,11 @@ struct otus_encoder {
     struct encoder_label labels[OTUS_MAX_LABELS];
 };
 
+static inline bool encoder_has_name(const struct otus_encoder *encoder, uint32_t id)
+{
+    return (encoder->named[id / 64] >> id % 64 & 1) != 0;
+}
+
 /* Renders the envelope as Protobuf fields into a new block. */
 OTUS_MUST_CHECK enum otus_status encoder_render_protobuf(struct otus_encoder *encoder,
                                                          const struct otus_envelope *envelope);

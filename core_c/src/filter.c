@@ -43,8 +43,10 @@ static inline struct otus_slice string_operand(const struct otus_filter *filter,
     static const struct otus_slice absent = {(const uint8_t *)"", 0};
     if (OTUS_LIKELY(from == FILTER_FROM_STRINGS))
         return filter->strings[index];
-    if (OTUS_LIKELY(from == FILTER_FROM_LABEL))
-        return otus_label_has(input->labels, index) ? input->labels->value[index] : absent;
+    if (OTUS_LIKELY(from == FILTER_FROM_LABEL)) {
+        const struct otus_label *label = otus_label_find(input->labels, index);
+        return label != NULL ? otus_label_value(input->labels, label) : absent;
+    }
     return network_string(input, index, scratch);
 }
 
@@ -94,7 +96,8 @@ static inline int64_t int_operand(const struct otus_filter *filter,
         return filter->ints[index];
     if (from == FILTER_FROM_NETWORK)
         return network_int(input->meta, index);
-    return otus_label_has(input->labels, index) ? int_of_text(input->labels->value[index]) : -1;
+    const struct otus_label *label = otus_label_find(input->labels, index);
+    return label != NULL ? int_of_text(otus_label_value(input->labels, label)) : -1;
 }
 
 /* memcmp() of no octets must not see NULL. */

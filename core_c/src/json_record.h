@@ -103,14 +103,13 @@ static inline uint8_t *put_labels(uint8_t *at, uint8_t *end, const struct otus_e
                                   const struct otus_label_set *labels)
 {
     at = JSON_LITERAL(at, "\"labels\":{");
-    for (uint32_t word = 0; word < OTUS_MAX_LABELS / 64; word++) {
-        uint64_t left = labels->present[word] & encoder->named[word];
-        for (; left != 0; left &= left - 1) {
-            uint32_t id = word * 64 + (uint32_t)__builtin_ctzll(left);
-            at = put_label_head(at, &encoder->labels[id]);
-            at = json_string(at, end, labels->value[id]);
-            at = JSON_LITERAL(at, "\",");
-        }
+    const struct otus_label *stop = labels->label + labels->num;
+    for (const struct otus_label *label = labels->label; label < stop; label++) {
+        if (OTUS_UNLIKELY(!encoder_has_name(encoder, label->id)))
+            continue;
+        at = put_label_head(at, &encoder->labels[label->id]);
+        at = json_string(at, end, otus_label_value(labels, label));
+        at = JSON_LITERAL(at, "\",");
     }
     at = json_close_any(at, '}');
     return JSON_LITERAL(at, ",");

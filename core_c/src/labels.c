@@ -20,3 +20,28 @@ enum otus_label_type otus_label_type(uint32_t id)
 {
     return id < OTUS_NUM_LABELS ? label_table[id].type : OTUS_LABEL_STRING;
 }
+
+void otus_label_put(struct otus_label_set *set, uint32_t id, struct otus_slice value)
+{
+    uint32_t index = set->num;
+    while (index != 0 && set->label[index - 1].id >= id)
+        index--;
+    if (!otus_label_has(set, id)) {
+        if (OTUS_UNLIKELY(index != set->num))
+            memmove(&set->label[index + 1], &set->label[index],
+                    (set->num - index) * sizeof set->label[0]);
+        set->num++;
+        set->present[id / 64] |= (uint64_t)1 << (id % 64);
+    }
+    set->label[index] = (struct otus_label){id, (uint32_t)(value.at - set->octets), value.len};
+}
+
+void otus_label_copy(struct otus_label_set *set, struct otus_arena *arena, uint32_t id,
+                     struct otus_slice value)
+{
+    struct otus_span span;
+    if (otus_arena_put(arena, &span, value))
+        otus_label_put(set, id, (struct otus_slice){arena->base + span.off, span.len});
+    else
+        set->incomplete = true;
+}

@@ -204,7 +204,7 @@ static bool offer(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
         .payload = packet->payload,
         .sampled = pipeline->num_seen % OTUS_LATENCY_SAMPLE == 0,
     };
-    otus_label_clear(&pipeline->labels);
+    otus_label_clear(&pipeline->labels, batch->arena.base);
     uint32_t stopped = otus_run_stages(pipeline, &work, 0, &tally);
     if (work.state == OTUS_RECORD_DROPPED) {
         batch->arena = before;

@@ -31,85 +31,22 @@ static uint32_t key_label(uint8_t payload_type)
     }
 }
 
-/* Not every processor that this is compiled for counts bits by an instruction. */
-static inline uint32_t count_bits(uint64_t bits)
-{
-    bits -= bits >> 1 & 0x5555555555555555u;
-    bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
-    bits = (bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0fu;
-    return (uint32_t)(bits * 0x0101010101010101u >> 56);
-}
-
-/* Copies a label's value to where its record keeps it; false where the arena is full. */
-static __attribute__((noinline)) bool move_value(struct otus_arena *arena, struct otus_slice *value)
-{
-    struct otus_span span;
-    if (!otus_arena_put(arena, &span, *value))
-        return false;
-    value->at = arena->base + span.off;
-    return true;
-}
-
-/* The labels of one word of ids, values[0] the first's, at at; NULL where the arena is full. Mostly
- * their values are part of the payload, which is in the arena already. The others are left pointing
- * there: encoders read whole vectors, and may do so in the arena alone. */
-static inline uint8_t *write_word(struct otus_slice *values, uint64_t present,
-                                  struct otus_arena *arena, uint8_t *at, uint32_t first_id,
-                                  uint32_t *octets)
-{
-    const uint8_t *base = arena->base;
-    size_t size = arena->size; /* nothing lies behind what is used */
-    uint64_t total = *octets;
-    for (; present != 0; present &= present - 1) {
-        size_t index = (size_t)__builtin_ctzll(present);
-        struct otus_slice *value = &values[index];
-        if (OTUS_UNLIKELY((size_t)(value->at - base) >= size) && !move_value(arena, value))
-            return NULL;
-        /* A struct otus_label, member by member: the arena is not aligned, and a copy
-         * of a whole one waits for its members to be stored. */
-        uint32_t id = first_id + (uint32_t)index;
-        uint32_t off = (uint32_t)(value->at - base);
-        memcpy(at + offsetof(struct otus_label, id), &id, sizeof id);
-        memcpy(at + offsetof(struct otus_label, off), &off, sizeof off);
-        memcpy(at + offsetof(struct otus_label, len), &value->len, sizeof value->len);
-        at += sizeof(struct otus_label);
-        total += value->len;
-    }
-    *octets = total < UINT32_MAX ? (uint32_t)total : UINT32_MAX;
-    return at;
-}
-
-static void write_key(struct otus_record *record, const struct otus_label_set *set,
-                      const struct otus_arena *arena)
-{
-    uint32_t key = key_label(record->payload_type);
-    if (key == OTUS_MAX_LABELS || !otus_label_has(set, key))
-        return;
-    const struct otus_slice *value = &set->value[key];
-    record->key = (struct otus_span){(uint32_t)(value->at - arena->base), value->len};
-}
-
 bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record *record)
 {
-    struct otus_label_set *set = &pipeline->labels;
+    const struct otus_label_set *set = &pipeline->labels;
     struct otus_arena *arena = &pipeline->batch.arena;
-    uint32_t num = count_bits(set->present[0]);
-    if (OTUS_UNLIKELY(set->present[1] != 0))
-        num += count_bits(set->present[1]);
-    uint32_t off = arena->used;
-    uint32_t len = num * (uint32_t)sizeof(struct otus_label);
-    uint8_t *at = otus_arena_take(arena, len);
-    uint32_t octets = 0;
-    static_assert(OTUS_MAX_LABELS == 2 * 64, "two words");
-    if (OTUS_LIKELY(at != NULL))
-        at = write_word(set->value, set->present[0], arena, at, 0, &octets);
-    if (OTUS_UNLIKELY(at != NULL && set->present[1] != 0))
-        at = write_word(set->value + 64, set->present[1], arena, at, 64, &octets);
-    if (at == NULL)
+    struct otus_slice labels = {(const uint8_t *)set->label,
+                                set->num * (uint32_t)sizeof(struct otus_label)};
+    if (OTUS_UNLIKELY(set->incomplete || !otus_arena_put(arena, &record->labels, labels)))
         return false;
-    record->labels = (struct otus_span){off, len};
-    record->labels_octets = octets;
-    write_key(record, set, arena);
+    uint64_t octets = 0;
+    for (uint32_t i = 0; i < set->num; i++)
+        octets += set->label[i].len;
+    record->labels_octets = octets < UINT32_MAX ? (uint32_t)octets : UINT32_MAX;
+    uint32_t key_id = key_label(record->payload_type);
+    const struct otus_label *key = key_id != OTUS_MAX_LABELS ? otus_label_find(set, key_id) : NULL;
+    if (key != NULL)
+        record->key = (struct otus_span){key->off, key->len};
     return true;
 }
 
@@ -223,7 +160,7 @@ void otus_record_read(struct otus_pipeline *pipeline, struct otus_record *record
     };
     if (record->payload_type == OTUS_PAYLOAD_PLUGIN)
         out_work->payload_json = slice_of(batch, record->payload_json);
-    otus_label_clear(&pipeline->labels);
+    otus_label_clear(&pipeline->labels, batch->arena.base);
     const uint8_t *at = batch->arena.base + record->labels.off;
     for (uint32_t off = 0; off < record->labels.len; off += sizeof(struct otus_label)) {
         struct otus_label label;

@@ -73,17 +73,19 @@ static void ask_for_offer(struct otus_pipeline *pipeline)
 }
 
 /* Copies the message to where its record keeps it: all that is read of it from here on, its
- * labels first, then need not be moved again. Without room for it the record has none either,
- * and the packet comes again. */
-static void move_message(struct otus_pipeline *pipeline, struct otus_work *work)
+ * labels first, then need not be moved again. False where there is no room for it. */
+static bool move_message(struct otus_pipeline *pipeline, struct otus_work *work)
 {
     struct otus_arena *arena = &pipeline->batch.arena;
     struct otus_span span;
-    if (otus_lies_in(arena, work->payload.at) || !otus_arena_put(arena, &span, work->payload))
-        return;
+    if (otus_lies_in(arena, work->payload.at))
+        return true;
+    if (!otus_arena_put(arena, &span, work->payload))
+        return false;
     const uint8_t *at = arena->base + span.off;
     pipeline->sip.octets = at + (pipeline->sip.octets - work->payload.at);
     work->payload.at = at;
+    return true;
 }
 
 static void take(struct otus_work *work, uint8_t payload_type, uint32_t stage)
@@ -105,7 +107,10 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
     }
     take(work, OTUS_PAYLOAD_SIP, index);
     otus_tally_add(tally, OTUS_COUNT_PARSED_SIP);
-    move_message(pipeline, work);
+    if (OTUS_UNLIKELY(!move_message(pipeline, work))) {
+        pipeline->labels.incomplete = true;
+        return;
+    }
     otus_sip_labels(&pipeline->sip, sip_transport(work->meta), &pipeline->labels,
                     &pipeline->batch.arena);
     const struct otus_stage *stage = &pipeline->stages[index];
@@ -180,14 +185,14 @@ static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, ui
     if (is_rtcp) {
         take(work, OTUS_PAYLOAD_RTCP, index);
         otus_tally_add(tally, OTUS_COUNT_PARSED_RTCP);
-        otus_label_put(labels, OTUS_LABEL_RTCP_CALL_ID, call_id);
+        otus_label_copy(labels, arena, OTUS_LABEL_RTCP_CALL_ID, call_id);
         otus_label_put(labels, OTUS_LABEL_RTCP_SSRC, decimal(arena, pipeline->rtcp.ssrc));
         otus_label_put(labels, OTUS_LABEL_RTCP_PACKET_TYPE,
                        decimal(arena, pipeline->rtcp.packet_type));
     } else {
         take(work, OTUS_PAYLOAD_RTP, index);
         otus_tally_add(tally, OTUS_COUNT_PARSED_RTP);
-        otus_label_put(labels, OTUS_LABEL_RTP_CALL_ID, call_id);
+        otus_label_copy(labels, arena, OTUS_LABEL_RTP_CALL_ID, call_id);
         otus_label_put(labels, OTUS_LABEL_RTP_SSRC, decimal(arena, pipeline->rtp.ssrc));
         otus_label_put(labels, OTUS_LABEL_RTP_PAYLOAD_TYPE,
                        decimal(arena, pipeline->rtp.payload_type));
@@ -223,8 +228,8 @@ static void run_label(struct otus_pipeline *pipeline, const struct otus_stage *s
 {
     for (uint32_t i = 0; i < stage->num_labels; i++) {
         const char *value = stage->labels[i].value;
-        otus_label_put(&pipeline->labels, stage->labels[i].id,
-                       (struct otus_slice){(const uint8_t *)value, (uint32_t)strlen(value)});
+        otus_label_copy(&pipeline->labels, &pipeline->batch.arena, stage->labels[i].id,
+                        (struct otus_slice){(const uint8_t *)value, (uint32_t)strlen(value)});
     }
 }
 
@@ -268,7 +273,7 @@ static uint32_t run_processors(struct otus_pipeline *pipeline, struct otus_work 
             run_filter(pipeline, work, stage, tally);
         else
             run_label(pipeline, stage);
-        if (work->state == OTUS_RECORD_DROPPED)
+        if (work->state == OTUS_RECORD_DROPPED || pipeline->labels.incomplete)
             break;
     }
     return pipeline->num_stages;
@@ -290,7 +295,8 @@ uint32_t otus_run_stages(struct otus_pipeline *pipeline, struct otus_work *work,
         if (at < pipeline->num_parsers)
             return at;
     }
-    if (work->state == OTUS_RECORD_DROPPED)
+    /* Nothing is decided by labels that are not all there: the packet comes again. */
+    if (work->state == OTUS_RECORD_DROPPED || pipeline->labels.incomplete)
         return pipeline->num_stages;
     at = run_processors(pipeline, work, at, tally);
     if (work->sampled)

@@ -34,28 +34,58 @@ struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice va
     return (struct otus_slice){at, num};
 }
 
-/* Whether it is there or not, so that no branch asks what differs from message to message;
- * returns its bit in the set where it is. */
-static inline uint64_t put_span(const struct otus_sip_message *message,
-                                struct otus_label_set *labels, uint32_t id, struct otus_span span)
+/* Labels as they are added: aside, since for all that the compiler knows each label stored may
+ * change the set's numbers. */
+struct added {
+    struct otus_label *at; /* the next */
+    uint32_t base;         /* of the message, in the arena */
+    uint64_t present;
+};
+
+/* By rising id. Stores it whether the message has it or not, so that no branch asks what differs
+ * from message to message; what is not there is stored over. */
+static inline void add(struct added *added, uint32_t id, struct otus_span value)
 {
     static_assert(OTUS_NUM_LABELS <= 64, "built-in labels are in the first word");
-    labels->value[id] = slice_of(message, span);
-    return (uint64_t)(span.len != 0) << id;
+    size_t is_there = value.len != 0;
+    added->at->id = id;
+    added->at->off = added->base + value.off;
+    added->at->len = value.len;
+    added->at += is_there;
+    added->present |= (uint64_t)is_there << id;
+}
+
+/* As otus_label_copy(), of three or four octets: a call would take longer. */
+static inline void add_transport(struct added *added, struct otus_label_set *labels,
+                                 struct otus_arena *arena, struct otus_slice transport)
+{
+    uint32_t off = arena->used;
+    uint8_t *at = otus_arena_take(arena, transport.len);
+    if (OTUS_UNLIKELY(at == NULL)) {
+        labels->incomplete = true;
+        return;
+    }
+    for (uint32_t i = 0; i < transport.len; i++)
+        at[i] = transport.at[i];
+    add(added, OTUS_LABEL_SIP_TRANSPORT, (struct otus_span){off - added->base, transport.len});
 }
 
 /* Values without the line breaks that they have in the message. */
 static __attribute__((noinline)) void unfold_labels(struct otus_label_set *labels,
-                                                    struct otus_arena *arena, uint64_t ids)
+                                                    struct otus_arena *arena)
 {
-    for (; ids != 0; ids &= ids - 1) {
-        struct otus_slice *value = &labels->value[__builtin_ctzll(ids)];
-        *value = otus_sip_unfold(arena, *value);
+    for (uint32_t i = 0; i < labels->num; i++) {
+        struct otus_label *label = &labels->label[i];
+        struct otus_slice value = otus_sip_unfold(arena, otus_label_value(labels, label));
+        label->off = (uint32_t)(value.at - labels->octets);
+        label->len = value.len;
     }
 }
 
-static void put_number(struct otus_label_set *labels, struct otus_arena *arena, uint32_t id,
-                       uint32_t number)
+/* A number as text in the arena; a span from `base` on. */
+static __attribute__((noinline)) struct otus_span number_span(struct otus_label_set *labels,
+                                                              struct otus_arena *arena,
+                                                              uint32_t base, uint32_t number)
 {
     uint8_t digits[10];
     uint32_t at = sizeof digits;
@@ -64,88 +94,87 @@ static void put_number(struct otus_label_set *labels, struct otus_arena *arena, 
         number /= 10;
     } while (number != 0);
     uint32_t len = (uint32_t)sizeof digits - at;
-    uint8_t *copy = otus_arena_take(arena, len);
-    if (copy == NULL)
-        return;
-    memcpy(copy, digits + at, len);
-    otus_label_put(labels, id, (struct otus_slice){copy, len});
+    struct otus_span span;
+    if (!otus_arena_put(arena, &span, (struct otus_slice){digits + at, len})) {
+        labels->incomplete = true;
+        return (struct otus_span){0, 0};
+    }
+    return (struct otus_span){span.off - base, len};
 }
 
 /* The number of the CSeq as it stands, where it stands in its shortest form. */
-static void put_cseq(const struct otus_sip_message *message, struct otus_label_set *labels,
-                     struct otus_arena *arena)
+static inline struct otus_span cseq_span(const struct otus_sip_message *message,
+                                         struct otus_label_set *labels, struct otus_arena *arena,
+                                         uint32_t base)
 {
     if (!message->has_cseq)
-        return;
+        return (struct otus_span){0, 0};
     struct otus_span value = message->headers[message->first[OTUS_SIP_HEADER_CSEQ] - 1].value;
     const uint8_t *at = message->octets + value.off;
     uint32_t len = 0;
     while (len < value.len && otus_is_digit(at[len]))
         len++;
-    if (len > 1 && at[0] == '0') /* "0009" is 9 */
-        put_number(labels, arena, OTUS_LABEL_SIP_CSEQ, message->cseq);
-    else
-        otus_label_put(labels, OTUS_LABEL_SIP_CSEQ, (struct otus_slice){at, len});
+    if (OTUS_UNLIKELY(len > 1 && at[0] == '0')) /* "0009" is 9 */
+        return number_span(labels, arena, base, message->cseq);
+    return (struct otus_span){value.off, len};
 }
 
-static void put_status_code(const struct otus_sip_message *message, struct otus_label_set *labels,
-                            struct otus_arena *arena)
+static inline struct otus_span status_code_span(const struct otus_sip_message *message,
+                                                struct otus_label_set *labels,
+                                                struct otus_arena *arena, uint32_t base)
 {
     if (message->status_code == 0)
-        return;
+        return (struct otus_span){0, 0};
     /* Three digits behind the version: RFC 3261 7.2. */
-    const uint8_t *code = message->octets + message->reason.off - 4;
-    if (message->status_code >= 100 && message->reason.off >= message->start_line.off + 4)
-        otus_label_put(labels, OTUS_LABEL_SIP_STATUS_CODE, (struct otus_slice){code, 3});
-    else
-        put_number(labels, arena, OTUS_LABEL_SIP_STATUS_CODE, message->status_code);
+    if (OTUS_LIKELY(message->status_code >= 100 &&
+                    message->reason.off >= message->start_line.off + 4))
+        return (struct otus_span){message->reason.off - 4, 3};
+    return number_span(labels, arena, base, message->status_code);
 }
 
 /* To a set that is not empty: what the message does not have stays. */
-static void add_labels(const struct otus_sip_message *message, struct otus_slice transport,
-                       struct otus_label_set *out_labels, struct otus_arena *arena)
+static __attribute__((noinline)) void add_labels(const struct otus_sip_message *message,
+                                                 struct otus_slice transport,
+                                                 struct otus_label_set *out_labels,
+                                                 struct otus_arena *arena)
 {
     struct otus_label_set own;
-    otus_label_clear(&own);
+    otus_label_clear(&own, out_labels->octets);
     otus_sip_labels(message, transport, &own, arena);
-    for (uint64_t ids = own.present[0]; ids != 0; ids &= ids - 1) {
-        uint32_t id = (uint32_t)__builtin_ctzll(ids);
-        otus_label_put(out_labels, id, own.value[id]);
-    }
+    for (uint32_t i = 0; i < own.num; i++)
+        otus_label_put(out_labels, own.label[i].id, otus_label_value(&own, &own.label[i]));
+    out_labels->incomplete |= own.incomplete;
 }
 
 void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice transport,
                      struct otus_label_set *out_labels, struct otus_arena *arena)
 {
     const struct otus_sip_message *m = message;
-    if (OTUS_UNLIKELY(out_labels->present[0] != 0)) {
+    if (OTUS_UNLIKELY(out_labels->num != 0)) {
         add_labels(message, transport, out_labels, arena);
         return;
     }
-    uint64_t put = 0;
-    if (m->is_request) {
-        put |= put_span(m, out_labels, OTUS_LABEL_SIP_METHOD, m->method);
-        put |= put_span(m, out_labels, OTUS_LABEL_SIP_REQUEST_URI, m->request_uri);
-    } else {
-        put_status_code(m, out_labels, arena);
-        put |= put_span(m, out_labels, OTUS_LABEL_SIP_REASON, m->reason);
-    }
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CALL_ID, m->call_id);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_FROM_URI, m->from.uri);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_FROM_TAG, m->from.tag);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_TO_URI, m->to.uri);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_TO_TAG, m->to.tag);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CSEQ_METHOD, m->cseq_method);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CONTACT_URI, m->contact.uri);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_VIA_BRANCH, m->via.branch);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_USER_AGENT, m->user_agent);
-    put |= put_span(m, out_labels, OTUS_LABEL_SIP_CONTENT_TYPE, m->content_type);
+    struct added added = {out_labels->label, (uint32_t)(m->octets - out_labels->octets), 0};
+    add(&added, OTUS_LABEL_SIP_METHOD, m->method);
+    add(&added, OTUS_LABEL_SIP_CALL_ID, m->call_id);
+    add(&added, OTUS_LABEL_SIP_FROM_URI, m->from.uri);
+    add(&added, OTUS_LABEL_SIP_TO_URI, m->to.uri);
+    add(&added, OTUS_LABEL_SIP_STATUS_CODE, status_code_span(m, out_labels, arena, added.base));
+    add(&added, OTUS_LABEL_SIP_REASON, m->reason);
+    add(&added, OTUS_LABEL_SIP_CSEQ, cseq_span(m, out_labels, arena, added.base));
+    add(&added, OTUS_LABEL_SIP_CSEQ_METHOD, m->cseq_method);
+    add(&added, OTUS_LABEL_SIP_FROM_TAG, m->from.tag);
+    add(&added, OTUS_LABEL_SIP_TO_TAG, m->to.tag);
+    add(&added, OTUS_LABEL_SIP_REQUEST_URI, m->request_uri);
+    add(&added, OTUS_LABEL_SIP_CONTACT_URI, m->contact.uri);
+    add(&added, OTUS_LABEL_SIP_VIA_BRANCH, m->via.branch);
+    add(&added, OTUS_LABEL_SIP_USER_AGENT, m->user_agent);
+    add(&added, OTUS_LABEL_SIP_CONTENT_TYPE, m->content_type);
+    add_transport(&added, out_labels, arena, transport);
+    out_labels->num = (uint32_t)(added.at - out_labels->label);
+    out_labels->present[0] = added.present;
     if (OTUS_UNLIKELY(m->has_folds))
-        unfold_labels(out_labels, arena, put);
-    out_labels->present[0] |= put;
-    put_cseq(m, out_labels, arena);
-    if (transport.len != 0)
-        otus_label_put(out_labels, OTUS_LABEL_SIP_TRANSPORT, transport);
+        unfold_labels(out_labels, arena);
 }
 
 /* The id of a name given as text, in either form; OTHER for an unknown one. */

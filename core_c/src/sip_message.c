@@ -140,31 +140,34 @@ static void take_plain_lines(struct otus_sip_parser *parser, struct otus_sip_mes
     const uint32_t *last = last_plain_end(lines, next, parser->max_headers - walk->num_headers);
     struct otus_sip_header *header = parser->headers + walk->num_headers;
     uint32_t index = walk->num_headers;
-    size_t start = lines->start;
-    for (; next < last; next++, header++, index++) {
-        const uint8_t *name = octets + start;
+    uint32_t start = lines->start;
+    while (next < last) {
         uint32_t end = *next;
-        const uint8_t *lf = octets + end;
-        size_t name_len = otus_find_in16(name, ':');
+        uint32_t name_len = (uint32_t)otus_find_in16(octets + start, ':');
         if (OTUS_UNLIKELY(name_len == OTUS_VECTOR_OCTETS))
-            name_len = long_name_len(lines, start, end);
-        const struct otus_sip_name *known = otus_sip_find_name(&parser->names, name, name_len);
-        header->name = (struct otus_span){(uint32_t)start, (uint32_t)name_len};
-        uint32_t id = OTUS_LIKELY(known != NULL) ? known->id
-                      : name_len < end - start   ? other_name_id(parser, header->name)
-                                                 : (uint32_t)NO_NAME;
-        if (OTUS_UNLIKELY(id == NO_NAME))
+            name_len = (uint32_t)long_name_len(lines, start, end);
+        const struct otus_sip_name *known =
+            otus_sip_find_name(&parser->names, octets + start, name_len);
+        header->name = (struct otus_span){start, name_len};
+        uint32_t id;
+        if (OTUS_LIKELY(known != NULL))
+            id = known->id;
+        else if (name_len >= end - start || (id = other_name_id(parser, header->name)) == NO_NAME)
             break;
+        uint32_t value = start + name_len + 2;
+        const uint8_t *lf = octets + end;
         if (OTUS_UNLIKELY(lf[-1] != '\r' || (lf[1] <= ' ' && lf[1] != '\r')))
             break;
-        const uint8_t *value = name + name_len + 2;
-        header->value.off = (uint32_t)(value - octets);
-        header->value.len = (uint32_t)(lf - value) - 1;
-        if (OTUS_UNLIKELY(value[-1] != ' ' || value[0] <= ' ' || lf[-2] <= ' '))
-            header->value = trimmed(octets, header->value.off - 1, end - 1);
+        header->value.off = value;
+        header->value.len = end - 1 - value;
+        if (OTUS_UNLIKELY(octets[value - 1] != ' ' || octets[value] <= ' ' || lf[-2] <= ' '))
+            header->value = trimmed(octets, value - 1, end - 1);
         header->folded = 0;
         place_header(parser, message, &walk->repeated, id, index, header);
-        start = (size_t)end + 1;
+        index++;
+        header++;
+        next++;
+        start = end + 1;
     }
     lines->next = (uint32_t)(next - lines->lf);
     lines->start = (uint32_t)start;

@@ -144,6 +144,7 @@ static inline void sample_fill(struct sample *sample, const uint8_t *octets, uin
         .src_ip = {10, 0, 0, 1},
         .dst_ip = {192, 168, 100, 255},
     };
+    otus_label_clear(&sample->labels, octets);
     sample_label(sample, OTUS_LABEL_SIP_METHOD, message->method);
     sample_label(sample, OTUS_LABEL_SIP_CALL_ID, message->call_id);
     sample->input = (struct otus_encode_input){

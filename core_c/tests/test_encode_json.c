@@ -280,7 +280,7 @@ static void test_rtp_and_rtcp(void)
     struct guard_buffer text = text_copy(sample_text, sizeof sample_text - 1);
     struct sample sample;
     sample_fill(&sample, text.octets, sizeof sample_text - 1);
-    otus_label_clear(&sample.labels);
+    otus_label_clear(&sample.labels, text.octets);
     sample.meta.flags = 0;
     sample.input.sip = NULL;
     const struct otus_rtp_header rtp = {.ssrc = 4294967295,

@@ -59,10 +59,11 @@ static bool run_with_method(const struct otus_filter *filter, const char *method
 {
     static const struct otus_packet_meta meta;
     struct otus_label_set labels;
-    otus_label_clear(&labels);
+    const uint8_t *octets = (const uint8_t *)method;
+    otus_label_clear(&labels, octets);
     if (method != NULL)
         otus_label_put(&labels, OTUS_LABEL_SIP_METHOD,
-                       (struct otus_slice){(const uint8_t *)method, (uint32_t)strlen(method)});
+                       (struct otus_slice){octets, (uint32_t)strlen(method)});
     struct otus_filter_input input = {.meta = &meta, .labels = &labels};
     return otus_filter_run(filter, &input);
 }

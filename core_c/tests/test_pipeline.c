@@ -2,6 +2,7 @@
 #include <stdlib.h>
 
 #include "check.h"
+#include "filter_internal.h"
 #include "guard.h"
 #include "otus/pipeline.h"
 
@@ -151,6 +152,30 @@ static void test_records_in_order(void)
     free(file);
 }
 
+/* Polls to the end; every one of the num messages of the file comes out once, in its order. */
+static void check_all_come(const struct file *file, const struct otus_pipeline_config *config,
+                           uint32_t num)
+{
+    struct otus_pipeline *pipeline = open_over(file, config);
+    enum otus_status status = OTUS_OK;
+    uint32_t come = 0;
+    uint32_t next;
+    while (status == OTUS_OK) {
+        status = otus_pipeline_poll(pipeline, &next, 0);
+        const struct otus_batch *batch = otus_pipeline_batch(pipeline);
+        for (uint32_t i = 0; i < batch->num_records; i++) {
+            char want[32];
+            snprintf(want, sizeof want, "call-%u", come++);
+            check_text(batch, batch->records[i].key, want);
+        }
+    }
+    CHECK_EQ(status, OTUS_E_END);
+    CHECK_EQ(come, num);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_SIP), num);
+    CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), num);
+    otus_pipeline_close(pipeline);
+}
+
 static void test_small_batches(void)
 {
     check_about = "a batch too small for all loses none and repeats none, at every arena size";
@@ -162,25 +187,72 @@ static void test_small_batches(void)
         struct otus_pipeline_config config = default_config();
         config.arena_octets = arena;
         config.max_records = 7;
-        struct otus_pipeline *pipeline = open_over(file, &config);
-        enum otus_status status = OTUS_OK;
-        uint32_t num = 0;
-        uint32_t next;
-        while (status == OTUS_OK) {
-            status = otus_pipeline_poll(pipeline, &next, 0);
-            const struct otus_batch *batch = otus_pipeline_batch(pipeline);
-            for (uint32_t i = 0; i < batch->num_records; i++) {
-                char want[32];
-                snprintf(want, sizeof want, "call-%u", num++);
-                check_text(batch, batch->records[i].key, want);
-            }
-        }
-        CHECK_EQ(status, OTUS_E_END);
-        CHECK_EQ(num, NUM);
-        CHECK_EQ(count(pipeline, OTUS_COUNT_PARSED_SIP), NUM);
-        CHECK_EQ(count(pipeline, OTUS_COUNT_EMITTED), NUM);
-        otus_pipeline_close(pipeline);
+        check_all_come(file, &config, NUM);
     }
+    free(file);
+}
+
+/* The program of `sip.method == 'OPTIONS'`. */
+static struct otus_filter *options_filter(void)
+{
+    enum { METHOD = FILTER_FROM_LABEL << 12 | OTUS_LABEL_SIP_METHOD };
+    const uint16_t words[] = {1,
+                              1,
+                              1,
+                              0,
+                              0,
+                              0,
+                              0,
+                              0, /* counts: one instruction, one string */
+                              FILTER_STRING_EQUAL,
+                              METHOD,
+                              FILTER_FROM_STRINGS << 12,
+                              FILTER_HOLDS,
+                              FILTER_FAILS,
+                              0, /* the instruction */
+                              7,
+                              0};
+    struct otus_filter *filter = NULL;
+    uint8_t program[4 + sizeof words + 7] = "OTUF";
+    char message[80];
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        program[4 + 2 * i] = (uint8_t)words[i];
+        program[5 + 2 * i] = (uint8_t)(words[i] >> 8);
+    }
+    memcpy(program + 4 + sizeof words, "OPTIONS", 7);
+    CHECK_EQ(otus_filter_load(&filter, message, sizeof message, program, sizeof program), OTUS_OK);
+    return filter;
+}
+
+static void test_full_batch_decides_nothing(void)
+{
+    check_about = "a batch without room for a message or its labels filters nothing, at every size";
+    struct file *file = new_file();
+    enum { NUM = 6 };
+    for (int i = 0; i < NUM; i++)
+        add_sip(file, i);
+    char site[201];
+    const char *name = "tag.site";
+    memset(site, 's', sizeof site - 1);
+    site[sizeof site - 1] = '\0';
+    const struct otus_static_label label = {OTUS_NUM_LABELS, site};
+    struct otus_filter *filter = options_filter();
+    const struct otus_stage stages[] = {
+        {.kind = OTUS_STAGE_PARSE_SIP},
+        {.kind = OTUS_STAGE_LABEL, .labels = &label, .num_labels = 1},
+        {.kind = OTUS_STAGE_FILTER, .action = OTUS_FILTER_KEEP_IF, .filter = filter},
+    };
+    for (uint32_t arena = 1024; arena < 2048; arena++) {
+        struct otus_pipeline_config config = default_config();
+        config.stages = stages;
+        config.num_stages = 3;
+        config.label_names = &name;
+        config.num_label_names = 1;
+        config.outputs = 0;
+        config.arena_octets = arena;
+        check_all_come(file, &config, NUM);
+    }
+    otus_filter_free(filter);
     free(file);
 }
 
@@ -423,6 +495,7 @@ int main(void)
     test_records_in_order();
     test_media_in_bursts();
     test_small_batches();
+    test_full_batch_decides_nothing();
     test_too_large();
     test_too_large_for_a_python_parser();
     test_pending_is_counted();

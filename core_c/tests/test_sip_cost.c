@@ -75,7 +75,7 @@ static void use(struct otus_sip_parser *parser, struct otus_flow_registry *regis
                 const uint8_t *octets, uint32_t len)
 {
     static uint8_t memory[16 * MESSAGE_OCTETS];
-    struct otus_arena arena = {memory, 0, sizeof memory};
+    struct otus_arena arena = {memory, len, sizeof memory};
     struct otus_sip_message message;
     struct otus_label_set labels;
     struct otus_sip_values values;
@@ -85,7 +85,9 @@ static void use(struct otus_sip_parser *parser, struct otus_flow_registry *regis
     (void)otus_sip_can_handle(octets, len);
     if (otus_sip_parse(parser, &message, octets, len, 0) != OTUS_OK)
         return;
-    otus_label_clear(&labels);
+    memcpy(memory, octets, len);
+    message.octets = memory;
+    otus_label_clear(&labels, memory);
     otus_sip_labels(&message, (struct otus_slice){octets, 0}, &labels, &arena);
     CHECK(!otus_sip_find_header(&message, "X-CID", 5, &found));
     otus_sip_values_init(&values, &message, OTUS_SIP_HEADER_CONTACT);

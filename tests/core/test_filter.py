@@ -54,12 +54,12 @@ class NativeFilter:
             return {"at": ffi.cast("const uint8_t *", octets), "len": len(text.encode())}
 
         labels = ffi.new("struct otus_label_set *")
-        for name in LABELS:
-            if name in fields:
-                number = SCHEMA.label_id(name)
-                assert number is not None
-                labels.present[number // 64] |= 1 << (number % 64)
-                labels.value[number] = slice_of(str(fields[name]))
+        values = {name: str(fields[name]).encode() for name in LABELS if name in fields}
+        arena = ffi.from_buffer(b"".join(values.values()) or b"\0")
+        labels.octets = at = ffi.cast("const uint8_t *", arena)
+        for name, value in values.items():
+            self.lib.otus_label_put(labels, SCHEMA.label_id(name), {"at": at, "len": len(value)})
+            at += len(value)
         meta = ffi.new("struct otus_packet_meta *")
         for name in ("src_port", "dst_port", "ttl", "caplen", "wirelen", "ip_version"):
             setattr(meta, name, int(fields.get(name, 0)))

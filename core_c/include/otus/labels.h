@@ -6,7 +6,7 @@
 #ifndef OTUS_LABELS_H
 #define OTUS_LABELS_H
 
-#include "otus/cursor.h"
+#include "otus/arena.h"
 
 /* X(id, name, type): type is STRING or INT; it is what filter expressions see.
  * Values are always text. SPEC section 2 fixes the names. */
@@ -51,11 +51,30 @@ enum otus_label_type {
     OTUS_LABEL_INT = 1,
 };
 
-/* The labels of the packet in hand. value[id] is meaningful where present has
- * bit id; octets are borrowed from the packet or the arena. */
+/* One label of a record, as it lies in a batch's arena. Python reads this layout. */
+struct otus_label {
+    uint32_t id;
+    uint32_t off; /* of the value, in the arena */
+    uint32_t len;
+};
+
+/* Not every processor that this is compiled for counts bits by an instruction. */
+static inline uint32_t otus_count_bits(uint64_t bits)
+{
+    bits -= bits >> 1 & 0x5555555555555555u;
+    bits = (bits & 0x3333333333333333u) + (bits >> 2 & 0x3333333333333333u);
+    bits = (bits + (bits >> 4)) & 0x0f0f0f0f0f0f0f0fu;
+    return (uint32_t)(bits * 0x0101010101010101u >> 56);
+}
+
+/* The labels of the packet in hand, as its record will hold them: their values lie in the arena,
+ * where the message does, and are named by offsets from its base. */
 struct otus_label_set {
+    const uint8_t *octets; /* the arena's base */
     uint64_t present[OTUS_MAX_LABELS / 64];
-    struct otus_slice value[OTUS_MAX_LABELS];
+    uint32_t num;
+    bool incomplete; /* a value found no room in the arena: the record has none either */
+    struct otus_label label[OTUS_MAX_LABELS]; /* num of them, by rising id */
 };
 
 static inline bool otus_label_has(const struct otus_label_set *set, uint32_t id)
@@ -63,26 +82,39 @@ static inline bool otus_label_has(const struct otus_label_set *set, uint32_t id)
     return (set->present[id / 64] >> (id % 64)) & 1;
 }
 
-static inline void otus_label_put(struct otus_label_set *set, uint32_t id, struct otus_slice value)
+/* NULL where it is not present. */
+static inline const struct otus_label *otus_label_find(const struct otus_label_set *set,
+                                                       uint32_t id)
 {
-    set->present[id / 64] |= (uint64_t)1 << (id % 64);
-    set->value[id] = value;
+    if (!otus_label_has(set, id))
+        return NULL;
+    uint32_t index = otus_count_bits(set->present[id / 64] & (((uint64_t)1 << id % 64) - 1));
+    return &set->label[id < 64 ? index : index + otus_count_bits(set->present[0])];
 }
 
-static inline void otus_label_clear(struct otus_label_set *set)
+static inline struct otus_slice otus_label_value(const struct otus_label_set *set,
+                                                 const struct otus_label *label)
 {
-    memset(set->present, 0, sizeof set->present);
+    return (struct otus_slice){set->octets + label->off, label->len};
 }
+
+/* Takes all labels out. octets: the base of the arena that values will lie in. */
+static inline void otus_label_clear(struct otus_label_set *set, const uint8_t *octets)
+{
+    set->octets = octets;
+    memset(set->present, 0, sizeof set->present);
+    set->num = 0;
+    set->incomplete = false;
+}
+
+/* Puts a value that lies in the arena, in place of another where there is one. */
+void otus_label_put(struct otus_label_set *set, uint32_t id, struct otus_slice value);
+/* The same for a value that lies elsewhere and is copied into the arena first. */
+void otus_label_copy(struct otus_label_set *set, struct otus_arena *arena, uint32_t id,
+                     struct otus_slice value);
 
 /* Name and type of a built-in label; NULL above OTUS_NUM_LABELS. Static storage. */
 const char *otus_label_name(uint32_t id);
 enum otus_label_type otus_label_type(uint32_t id);
-
-/* One label of a record, as it lies in a batch's arena. Python reads this layout. */
-struct otus_label {
-    uint32_t id;
-    uint32_t off; /* of the value, in the arena */
-    uint32_t len;
-};
 
 #endif

@@ -10,9 +10,9 @@
 
 /* Puts the labels `sip.*` of SPEC section 2 that the message has; clears nothing.
  *
- * transport: "UDP", "TCP", "WS", ... ; static storage or longer-lived than the set.
- * Lifetime: values point into the message, numbers and unfolded values into the
- * arena (a value that finds no room there is left as it stands, folds included). */
+ * The message lies in the arena, whose base the set was cleared for. Values are parts of it;
+ * numbers, unfolded values and the transport ("UDP", "TCP", "WS", ...) are put behind what is
+ * used (an unfolded value that finds no room there is left as it stands, folds included). */
 void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice transport,
                      struct otus_label_set *out_labels, struct otus_arena *arena);
 

@@ -227,7 +227,7 @@ async def test_a_restarted_task_counts_from_zero(tmp_path: Path) -> None:
             got = await scrape(telemetry)
             captured = value(got, "otus_capture_packets_total", task="calls", interface="flaky")
             running = value(got, "otus_task_status", task="calls", status="running")
-            assert captured in (0, 4, None)
+            assert captured is None or captured <= 4  # a scrape may come between two frames
             return FlakyCapturer.runs == 2 and running == 1 and captured == 4
 
         await wait_until_async(runs_again)

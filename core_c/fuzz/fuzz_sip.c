@@ -140,7 +140,7 @@ static void use(const struct otus_sip_message *parsed)
     struct otus_flow_registry *registry;
     if (otus_flow_registry_new(&registry, 64, 1000) != OTUS_OK)
         return;
-    otus_sip_register_media(registry, m, 1, NULL);
+    otus_sip_register_media(registry, m, true, 1, NULL);
     otus_flow_registry_free(registry);
 }
 

@@ -57,6 +57,7 @@ static enum otus_status copy_stages(struct otus_pipeline *pipeline,
         pipeline->num_parsers += is_parser(kind);
         if (kind == OTUS_STAGE_PARSE_PYTHON || kind == OTUS_STAGE_PROCESS_PYTHON)
             pipeline->has_python = true;
+        pipeline->has_rtp = pipeline->has_rtp || kind == OTUS_STAGE_PARSE_RTP;
     }
     pipeline->num_stages = config->num_stages;
     return OTUS_OK;

@@ -84,10 +84,7 @@ static void ask_last(struct otus_pipeline *pipeline, uint32_t index)
 
 void otus_ahead_start(struct otus_pipeline *pipeline)
 {
-    bool has_rtp = false;
-    for (uint32_t i = 0; i < pipeline->num_parsers; i++)
-        has_rtp = has_rtp || pipeline->stages[i].kind == OTUS_STAGE_PARSE_RTP;
-    pipeline->looks_ahead = has_rtp && pipeline->config.flows != NULL &&
+    pipeline->looks_ahead = pipeline->has_rtp && pipeline->config.flows != NULL &&
                             otus_flow_count(pipeline->config.flows) >= MIN_FLOWS;
     if (!pipeline->looks_ahead)
         return;

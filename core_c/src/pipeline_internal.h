@@ -48,6 +48,7 @@ struct otus_pipeline {
     uint32_t num_parsers;  /* stages [0, num_parsers) parse, the rest process */
     uint32_t ingest_limit; /* octets of arena after which poll() takes no more packets */
     bool has_python;
+    bool has_rtp; /* media endpoints are worth keeping */
 
     struct otus_capture *capture;
     struct otus_decoder *decoder;

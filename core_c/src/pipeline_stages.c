@@ -123,8 +123,8 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
     }
     ask_for_offer(pipeline); /* before the message itself is known */
     if (pipeline->config.flows != NULL)
-        otus_sip_register_media(pipeline->config.flows, &pipeline->sip, work->meta->ts_ns,
-                                &pipeline->counters);
+        otus_sip_register_media(pipeline->config.flows, &pipeline->sip, pipeline->has_rtp,
+                                work->meta->ts_ns, &pipeline->counters);
 }
 
 /* A number as text in the arena. Nothing where that is full: the record has no room either. */

@@ -165,7 +165,7 @@ bool otus_sip_is_delayed_offer(struct otus_flow_registry *registry,
 }
 
 void otus_sip_register_media(struct otus_flow_registry *registry,
-                             const struct otus_sip_message *message, uint64_t now_ns,
+                             const struct otus_sip_message *message, bool has_rtp, uint64_t now_ns,
                              struct otus_counters *counters)
 {
     struct otus_flow_dialog dialog = dialog_of(message);
@@ -189,7 +189,7 @@ void otus_sip_register_media(struct otus_flow_registry *registry,
     }
     if (message->is_request && is_invite)
         otus_flow_invited(registry, &dialog, message->sdp != NULL, now_ns);
-    if (message->sdp != NULL)
+    if (message->sdp != NULL && has_rtp)
         put_description(registry, message, &dialog, now_ns, counters);
     if (final != 0 && is_invite)
         otus_flow_answered(registry, &dialog, now_ns);

@@ -94,7 +94,7 @@ static void use(struct otus_sip_parser *parser, struct otus_flow_registry *regis
     while (otus_sip_values_next(&values, &value))
         num += value.len;
     CHECK(num <= len);
-    otus_sip_register_media(registry, &message, 1, NULL);
+    otus_sip_register_media(registry, &message, true, 1, NULL);
 }
 
 static void test_every_shape(void)

@@ -170,7 +170,7 @@ static struct otus_flow_registry *registry;
 static void show(const char *text)
 {
     struct otus_sip_message message = parse(text);
-    otus_sip_register_media(registry, &message, 1000, NULL);
+    otus_sip_register_media(registry, &message, true, 1000, NULL);
 }
 
 /* The kind of flow at an IPv4 endpoint, 0 for none. */

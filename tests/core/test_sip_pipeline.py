@@ -124,6 +124,23 @@ def test_media_of_a_forked_call() -> None:
     assert len(flows) == 0
 
 
+def test_endpoints_are_kept_where_somebody_looks_for_them() -> None:
+    """SIP alone notes dialogs, by which it tells offers from answers, and no endpoint."""
+    messages = [sip(), answer(200, "b1", body=sdp(CALLEE))]
+    for stages, endpoints in (
+        ((Stage(StageKind.PARSE_SIP),), 0),
+        ((Stage(StageKind.PARSE_SIP), Stage(StageKind.PARSE_RTP)), 2),
+    ):
+        flows = FlowRegistry(100, 60000)
+        config = PipelineConfig("task", "agent", "task-0", stages, flows=flows)
+        pipeline = Pipeline(otus_core.open_memory(pcap([udp(m) for m in messages])), config)
+        assert pipeline.poll(0).ended
+        assert len(flows) == endpoints
+        batch = pipeline.snapshot()
+        assert json.loads(batch.json(1))["payload"]["offer_answer"] == "offer"
+        pipeline.close()
+
+
 def test_rtp_and_rtcp_are_told_by_their_octets() -> None:
     """Whatever the description made of the port: SR on the RTP port, RTP on the RTCP port."""
     far = ("203.0.113.9", 9)

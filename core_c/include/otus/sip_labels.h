@@ -36,9 +36,10 @@ OTUS_MUST_CHECK bool otus_sip_is_delayed_offer(struct otus_flow_registry *regist
 
 /* Tells the registry of the media endpoints that the message's SDP names, under its
  * Call-ID, and removes the call's when the dialog ends: on the final response to BYE
- * and on a failure response to the INVITE that opens it. counters may be NULL. */
+ * and on a failure response to the INVITE that opens it. has_rtp: whether anybody looks
+ * for endpoints; else dialogs alone are noted. counters may be NULL. */
 void otus_sip_register_media(struct otus_flow_registry *registry,
-                             const struct otus_sip_message *message, uint64_t now_ns,
+                             const struct otus_sip_message *message, bool has_rtp, uint64_t now_ns,
                              struct otus_counters *counters);
 
 #endif

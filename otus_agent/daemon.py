@@ -20,7 +20,7 @@ from functools import partial
 from importlib import import_module
 from typing import Any, Protocol
 
-from otus_agent import hardening, systemd
+from otus_agent import allocator, hardening, systemd
 from otus_agent.agent import Agent
 from otus_agent.config.agent import AgentConfig
 from otus_agent.config.fields import split_address
@@ -39,6 +39,9 @@ EXIT_ERROR = 1
 # What a part may take to stop, beyond the tasks' own deadline.
 PART_TIMEOUT_S = 5.0
 
+
+# A burst leaves holes of free memory behind.
+GIVE_BACK_INTERVAL_S = 30.0
 
 FIRST_RETRY_S = 1.0
 LONGEST_RETRY_S = 60.0
@@ -103,6 +106,7 @@ class Daemon:
         """
         self._pid_file.acquire()
         try:
+            allocator.settle()
             hardening.forbid_core_dumps()
             hardening.raise_descriptor_limit()
             hardening.allow_priority()
@@ -171,8 +175,14 @@ class Daemon:
             agent.reload_hooks.append((name, partial(self._restart, name)))
         await asyncio.gather(*(self._bring_up(name) for name in self._wanted_parts()))
         # What is there now lives as long as the daemon: no need to walk it again.
-        gc.collect()
+        allocator.release()
         gc.freeze()
+        self._spawn(self._give_memory_back(), "memory")
+
+    async def _give_memory_back(self) -> None:
+        while True:
+            await asyncio.sleep(GIVE_BACK_INTERVAL_S)
+            allocator.trim()
 
     def _wanted_parts(self) -> list[str]:
         assert self._agent is not None  # noqa: S101 made before anything starts

@@ -8,9 +8,6 @@ answer may have happened or not; what it answered has.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ctypes
-import gc
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakValueDictionary
 
+from otus_agent import allocator
 from otus_agent.config.loading import Source, validate
 from otus_agent.config.masking import masked
 from otus_agent.config.task import TaskConfig
@@ -161,18 +159,6 @@ def _by_id(
             raise TaskAlreadyExists(f"task {config.id!r} is given twice")
         wanted[config.id] = (raw, config)
     return wanted
-
-
-def release_memory() -> None:
-    """Gives the memory of an ended task back to the system.
-
-    A run is full of cycles, and little is allocated in Python between two tasks:
-    without this its megabytes would wait for a collection that does not come,
-    and then stay in the allocator.
-    """
-    gc.collect()
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 class Supervisor:
@@ -349,7 +335,7 @@ class Supervisor:
             await self._remember(final)
             self._tell(entry, "deleted")
             entry.task = None
-            await asyncio.to_thread(release_memory)
+            await asyncio.to_thread(allocator.release)
             return final
 
     async def _retire(self, entry: TaskEntry) -> None:
@@ -449,7 +435,7 @@ class Supervisor:
             await self._remember(final)
             self._tell(entry)
             entry.task = None
-            await asyncio.to_thread(release_memory)
+            await asyncio.to_thread(allocator.release)
 
     # --- All of them ---------------------------------------------------------
 

@@ -36,11 +36,13 @@ def run(settings: Settings, path: str, flags: dict[str, str], verbose: bool) -> 
     for reporters. The exit code is 1 where the task failed or a packet is not
     explained.
     """
+    from otus_agent import allocator
     from otus_agent.config.task_files import check_task, load_task
     from otus_agent.logs import log_to_stderr
     from otus_agent.registry import PluginRegistry
     from otus_agent.task import Task, TaskEnvironment
 
+    allocator.settle()
     log_to_stderr(verbose=verbose)
     agent = settings.agent_config()
     config, source = load_task(path, flags)

@@ -2,7 +2,8 @@
 
 Each reporter has a queue of its own, bounded by batches and by octets, that
 drops its oldest: a slow or dead reporter costs itself, never another reporter
-and never the capture. All accounts of a reporter are kept here under one lock,
+and never the capture. Octets are of memory, and one bound holds for what waits
+here and what the reporter has taken over and holds. All accounts of a reporter are kept here under one lock,
 so that they add up at every moment.
 """
 
@@ -32,6 +33,10 @@ STOPPED = "stopped"
 UNACCOUNTED = "unaccounted"
 # How often a thread that waits for room looks whether it should stop.
 GIVE_UP_INTERVAL_S = 0.1
+# Looks so often where the reporter's memory is what must go down: nobody tells when it does.
+HELD_INTERVAL_S = 0.005
+# Of the queue's octets, what is left to it however much the reporter holds.
+LEAST_SHARE = 4
 LATENCY_BOUNDS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
 
@@ -75,10 +80,8 @@ class ReporterAccount:
 
 def batch_octets(batch: Any) -> int:
     """The memory that a batch holds; a guess for batches that do not tell."""
-    arena, records = getattr(batch, "arena", None), getattr(batch, "records", None)
-    if isinstance(arena, (bytes, memoryview)) and isinstance(records, (bytes, memoryview)):
-        return len(arena) + len(records)
-    return 1024 * len(batch)
+    held = getattr(batch, "held_octets", None)
+    return held if isinstance(held, int) else 1024 * len(batch)
 
 
 class Delivery:
@@ -115,6 +118,7 @@ class Delivery:
         self._dropped: dict[str, int] = {}
         self._failed: dict[str, int] = {}
         self._in_hand = 0
+        self._in_hand_octets = 0
         # Reported while the reporter's books could not be read: what became of it shows later.
         self._unsettled = 0
         self._taken_before = 0
@@ -137,13 +141,46 @@ class Delivery:
         """Waits until `put` would drop nothing: for sources that can wait, as files can."""
         octets = batch_octets(batch)
         with self._room:
-            while self._is_full(octets) and not self._closed and not give_up():
-                self._room.wait(GIVE_UP_INTERVAL_S)
+            while not self._closed and not give_up():
+                held = self._held_octets()
+                if not (self._queue or held) or (
+                    len(self._queue) < self._max_batches
+                    and self._octets_here + held + octets <= self._max_octets - self._least_octets
+                ):
+                    return
+                self._room.wait(HELD_INTERVAL_S if held else GIVE_UP_INTERVAL_S)
+
+    @property
+    def _least_octets(self) -> int:
+        return self._max_octets // LEAST_SHARE
+
+    @property
+    def _octets_here(self) -> int:
+        return self._queued_octets + self._in_hand_octets
 
     def _is_full(self, octets: int) -> bool:
-        return bool(self._queue) and (
-            len(self._queue) >= self._max_batches or self._queued_octets + octets > self._max_octets
+        if not self._queue:
+            return False
+        if len(self._queue) >= self._max_batches:
+            return True
+        wanted = self._octets_here + octets
+        # What was last heard of the reporter may be too much: it goes on by itself.
+        return wanted > self._share(self._books.held_octets) and wanted > self._share(
+            self._held_octets()
         )
+
+    def _share(self, held_octets: int) -> int:
+        """The octets that are left here by what the reporter holds."""
+        return max(self._max_octets - held_octets, self._least_octets)
+
+    def _held_octets(self) -> int:
+        stats = self._stats()
+        return stats.held_octets if self._can_read_books else 0
+
+    @property
+    def room_octets(self) -> int:
+        """Memory that batches and what is made of them may still take, by what is known."""
+        return self._max_octets - self._octets_here - self._books.held_octets
 
     def put(self, batch: RecordBatch) -> None:
         """Hands a batch over; never blocks. Drops the oldest where there is no room."""
@@ -213,6 +250,7 @@ class Delivery:
             self._queued_records -= records
             self._queued_octets -= octets
             self._in_hand = records
+            self._in_hand_octets = octets
             self._room.notify_all()
             if not self._unsettled:
                 self._taken_before = _total(self._stats())
@@ -237,7 +275,8 @@ class Delivery:
     ) -> None:
         """Books one batch. A reporter with `stats` keeps its own books of what it took."""
         with self._lock:
-            self._in_hand = 0
+            self._in_hand = self._in_hand_octets = 0
+            self._room.notify_all()
             records += self._unsettled
             taken = self._taken_of(records)
             self._unsettled = 0 if self._can_read_books else records

@@ -393,6 +393,8 @@ class ReporterStats:
         notes: Records to which something was done on the way ("truncated"); they
             are counted above as well.
         trouble: What keeps it from delivering just now, in one line; empty for nothing.
+        held_octets: Memory of what is queued; the queue before the reporter gets along
+            with so much less.
     """
 
     reported: int = 0
@@ -401,6 +403,7 @@ class ReporterStats:
     queued: int = 0
     notes: Mapping[str, int] = field(default_factory=dict)
     trouble: str = ""
+    held_octets: int = 0
 
 
 @runtime_checkable

@@ -201,6 +201,39 @@ async def test_books_of_a_reporter_that_finishes_later() -> None:
     assert one.account().imbalance == 0
 
 
+async def test_what_the_reporter_holds_counts_against_the_queue() -> None:
+    """One bound holds for both; a quarter of it is left to the queue whatever the reporter does."""
+    reporter = Booked()
+    one = delivery(reporter, batches=1000, octets=64 * 1024)
+    for held_octets, left in ((0, 64), (40 * 1024, 24), (64 * 1024, 16), (1 << 40, 16)):
+        reporter.books = ReporterStats(held_octets=held_octets)
+        for _ in range(70):
+            one.put(batch(1))  # 1 KiB by the estimate
+        assert one.account().queued_octets == left * 1024
+    reporter.books = ReporterStats()
+    one.put(batch(1))
+    assert one.account().queued_octets == 17 * 1024
+    assert one.account().imbalance == 0
+
+
+async def test_a_source_that_can_wait_waits_for_what_the_reporter_holds() -> None:
+    """Nothing waits in the queue, and yet it waits: the reporter would drop what comes."""
+    reporter = Booked()
+    one = delivery(reporter, octets=64 * 1024)
+    reporter.books = ReporterStats(held_octets=48 * 1024)
+    looks = 0
+
+    def give_up() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks == 3:
+            reporter.books = ReporterStats(held_octets=47 * 1024)
+        return looks == 1000
+
+    one.wait_for_room(batch(1), give_up)
+    assert looks == 3
+
+
 async def test_a_reporter_that_fails_half_way() -> None:
     """Only what it had not taken over counts as failed."""
     reporter = Booked()

@@ -17,6 +17,10 @@ from otus_sdk.protocols import ReporterStats
 __all__ = ["PatientOutput"]
 
 CLOSE_TIMEOUT_S = 0.5
+# What a line costs beside its octets: an object, and its place in the queue.
+LINE_OVERHEAD = sys.getsizeof(b"") + 8
+# Written in one go: a copy of what waits, of this size at most.
+PIECE_OCTETS = 1 << 18
 SLOW = "slow_output"
 BROKEN = "broken_pipe"
 
@@ -27,7 +31,7 @@ class PatientOutput:
     `write` never waits: beyond `max_octets` the oldest lines are dropped.
 
     Args:
-        max_octets: Octets that may wait.
+        max_octets: Memory that lines may hold.
         color: "auto", "always" or "never".
         fd: Where to write; standard output unless given. Not closed.
     """
@@ -40,7 +44,7 @@ class PatientOutput:
         self._max_octets = max_octets
         self._chunk = _chunk_octets(self._fd)
         self._lines: deque[bytes] = deque()
-        self._octets = 0
+        self._octets = self._octets_in_hand = 0
         self._changed = threading.Condition()
         self._written = self._slow = self._broken = self._in_hand = 0
         self._closing = self._is_broken = False
@@ -56,9 +60,9 @@ class PatientOutput:
                 self._broken += len(lines)
                 return
             self._lines.extend(lines)
-            self._octets += sum(map(len, lines))
-            while self._octets > self._max_octets and self._lines:
-                self._octets -= len(self._lines.popleft())
+            self._octets += sum(map(len, lines)) + LINE_OVERHEAD * len(lines)
+            while self._octets + self._octets_in_hand > self._max_octets and self._lines:
+                self._octets -= len(self._lines.popleft()) + LINE_OVERHEAD
                 self._slow += 1
             self._changed.notify_all()
 
@@ -70,6 +74,7 @@ class PatientOutput:
                 dropped={SLOW: self._slow} if self._slow else {},
                 failed={BROKEN: self._broken} if self._broken else {},
                 queued=len(self._lines) + self._in_hand,
+                held_octets=self._octets + self._octets_in_hand,
             )
 
     async def flush(self) -> None:
@@ -103,11 +108,17 @@ class PatientOutput:
                 self._changed.wait_for(lambda: self._lines or self._closing)
                 if not self._lines:
                     return
-                lines = list(self._lines)
-                self._lines.clear()
-                self._in_hand = len(lines)
-                self._octets = 0
+                lines = self._take_piece()
             self._write_out(lines)
+
+    def _take_piece(self) -> list[bytes]:
+        lines: list[bytes] = []
+        while self._lines and self._octets_in_hand < PIECE_OCTETS:
+            lines.append(self._lines.popleft())
+            self._octets_in_hand += len(lines[-1]) + LINE_OVERHEAD
+        self._octets -= self._octets_in_hand
+        self._in_hand = len(lines)
+        return lines
 
     def _write_out(self, lines: list[bytes]) -> None:
         """Writes lines, many in one call; counts each as written, dropped or failed."""
@@ -135,6 +146,7 @@ class PatientOutput:
                 self._in_hand -= complete
         with self._changed:
             rest, self._in_hand = self._in_hand, 0
+            self._octets_in_hand = 0
             if self._is_broken:
                 self._broken += rest + len(self._lines)
                 self._lines.clear()

@@ -338,7 +338,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=0, help="send over veth, so many a second")
     parser.add_argument("--interface", default="", help=argparse.SUPPRESS)
     parser.add_argument("--sender", default="", help=argparse.SUPPRESS)
-    parser.add_argument("--batch-records", type=int, default=4096, help="of the pipeline")
+    parser.add_argument("--batch-records", type=int, default=2048, help="of the pipeline")
     parser.add_argument("--kafka", help="host:port of a broker that runs (default: starts one)")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()

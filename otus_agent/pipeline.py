@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import otus_core
-from otus_agent.ledger import Counters, SourceAccount, add_counters
+from otus_agent.ledger import SourceAccount, add_counters
 from otus_agent.logs.logger import get_logger
 from otus_agent.resolve import ResolvedPlugin, ResolvedTask
 from otus_agent.stages import FaultTracker, ParserStage, ProcessorStage, PythonStage
@@ -227,6 +227,10 @@ def core_outputs(plan: StagePlan, wants: frozenset[str]) -> otus_core.Output:
 class BatchSink(Protocol):
     """Where batches go: a reporter's queue."""
 
+    @property
+    def room_octets(self) -> int:
+        """Memory that batches and what is made of them may still take, by what is known."""
+
     def put(self, batch: Any) -> None:
         """Takes a batch; never blocks."""
 
@@ -286,7 +290,7 @@ class PipelineWorker:
         self._can_wait = can_wait
         self._stopping = False
         self._lock = threading.Lock()
-        self._published: Counters = {}
+        self._published: Sequence[int] = ()
         self._finished = _Finished()
         self._in_plugin: tuple[str, float] | None = None
         self._thread = threading.Thread(target=self._run, name=f"otus-{pipeline_id}", daemon=True)
@@ -329,7 +333,8 @@ class PipelineWorker:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Counters as of the last batch that was handed over; call it `at_rest`."""
-        return add_counters([self._finished.counters, self._published])
+        published = otus_core.by_group(self._published) if self._published else {}
+        return add_counters([self._finished.counters, published])
 
     def source(self) -> SourceAccount:
         """What the source says of itself now; call it `at_rest`."""
@@ -443,15 +448,17 @@ class PipelineWorker:
         return failure
 
     def _hand_over(self, core: otus_core.Pipeline) -> None:
-        batch = core.hand_over() if len(core) else ()
-        if self._can_wait and len(batch):
+        room_octets = min((sink.room_octets for sink in self._sinks), default=0)
+        core.let_go(room_octets)
+        batch = core.hand_over(room_octets) if len(core) else None
+        if batch and self._can_wait:
             for sink in self._sinks:
                 sink.wait_for_room(batch, lambda: self._stopping)
         with self._lock:
-            if len(batch):
+            if batch:
                 for sink in self._sinks:
                     sink.put(batch)
-            self._published = core.counters()
+            self._published = core.counter_values()
 
     def _retire(self, core: otus_core.Pipeline) -> None:
         """Closes a core pipeline and keeps its accounts."""
@@ -465,7 +472,7 @@ class PipelineWorker:
                 _added(past.latency, core.latency()),
                 past.position + position,
             )
-            self._published = {}
+            self._published = ()
             self._core = None
 
 

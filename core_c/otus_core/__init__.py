@@ -14,7 +14,7 @@ from otus_core.capture import (
     open_file,
     open_memory,
 )
-from otus_core.counters import COUNTERS, Counter
+from otus_core.counters import COUNTERS, Counter, by_group
 from otus_core.flow import Filter, FlowRegistry
 from otus_core.native import CoreError
 from otus_core.pipeline import (
@@ -60,6 +60,7 @@ __all__ = [
     "Stage",
     "StageKind",
     "StreamConfig",
+    "by_group",
     "label_ids",
     "open_afpacket",
     "open_file",

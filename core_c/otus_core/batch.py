@@ -105,10 +105,12 @@ class Batch:
         envelope: task, agent and pipeline.
         label_names: by label id.
 
+        held_octets: memory that this keeps from others, where it is more than both.
+
     Lifetime: self-contained.
     """
 
-    __slots__ = ("_live", "arena", "envelope", "label_names", "records")
+    __slots__ = ("_live", "arena", "envelope", "held_octets", "label_names", "records")
 
     def __init__(
         self,
@@ -116,7 +118,9 @@ class Batch:
         arena: bytes | memoryview,
         envelope: Envelope,
         label_names: Sequence[str],
+        held_octets: int = 0,
     ) -> None:
+        self.held_octets = max(held_octets, len(records) + len(arena))
         self.records = records
         self.arena = arena
         self.envelope = envelope

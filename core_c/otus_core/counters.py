@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,5 +32,14 @@ COUNTERS: Final = tuple(
     )
     for i in range(lib.OTUS_NUM_COUNTERS)
 )
+
+
+def by_group(values: Sequence[int]) -> dict[str, dict[str, int]]:
+    """Return values, one a counter in the order of COUNTERS, by group and reason."""
+    groups: dict[str, dict[str, int]] = {}
+    for counter, value in zip(COUNTERS, values, strict=True):
+        groups.setdefault(counter.group, {})[counter.reason] = value
+    return groups
+
 
 INDEX: Final = {(counter.group, counter.reason): i for i, counter in enumerate(COUNTERS)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +14,7 @@ from typing import Any, Final
 
 from otus_core.batch import Batch, Envelope
 from otus_core.capture import Capture, Instruction, instructions
-from otus_core.counters import COUNTERS
+from otus_core.counters import by_group
 from otus_core.flow import Filter, FlowRegistry
 from otus_core.labels import BUILT_IN
 from otus_core.native import CoreError, check, ffi, lib, text
@@ -20,14 +22,13 @@ from otus_core.native import CoreError, check, ffi, lib, text
 TUNNELS: Final = ("none", "vxlan", "gre", "erspan", "geneve", "ipip", "gtpu", "tzsp")
 LATENCY_STAGES: Final = ("decode", "parse", "process", "encode", "capture")
 
-# Octets from which on a batch's memory is given away instead of copied: a small
-# batch in a large block would hold more than it counts for.
-WORTH_GIVING: Final = 1 << 20
+# Of its block, what a batch must use to take it along: one that uses less is copied,
+# for it would keep memory from those that wait with it.
+WORTH_GIVING: Final = 0.5
 # Blocks that wait for the next batches: one being encoded, one being sent.
 MAX_SPARE: Final = 2
-# Blocks that may be away at once. Further batches wait for a reporter that lags, where
-# what they hold is counted: copies hold no more than that, blocks hold it all.
-MAX_AWAY: Final = 4
+# How long blocks wait while batches are too small for them.
+SPARE_S: Final = 1.0
 
 
 class Output(IntFlag):
@@ -381,8 +382,9 @@ class Pipeline:
         self._handle: Any = out[0]
         self._batch = lib.otus_pipeline_batch(self._handle)
         self._next_stage = ffi.new("uint32_t *")
+        self._block_octets = int(lib.otus_batch_octets(self._batch))
         self._spare: deque[Any] = deque(maxlen=MAX_SPARE)
-        self._loans: deque[None] = deque([None] * MAX_AWAY)  # one for each block that may go
+        self._gave_at = 0.0
         self._label_names: list[str] = []
         self._last: tuple[dict[str, dict[str, int]], CaptureStats, dict[str, Latency]] | None = None
 
@@ -432,26 +434,40 @@ class Pipeline:
             self.label_names(),
         )
 
-    def hand_over(self) -> Batch:
+    def hand_over(self, room_octets: int = 1 << 62) -> Batch:
         """Give the batch in hand away, which is empty then.
+
+        Args:
+            room_octets: what batches may still take, this one included.
 
         Lifetime: a large batch takes its memory along, which comes back for another one
             when nothing refers to it any more. A small one is copied, and so is one
-            while MAX_AWAY others are still out, or where there is no memory to go on in.
+            where two blocks have no room any more, or there is no memory to go on in.
         """
         native = self._batch
-        if native.arena.used < WORTH_GIVING or not self._loans:
-            return self.snapshot()
         records = native.num_records * ffi.sizeof("struct otus_record")
+        is_small = records + native.arena.used < WORTH_GIVING * self._block_octets
+        if is_small or room_octets < 2 * self._block_octets:
+            return self.snapshot()
+        self._gave_at = time.monotonic()
         arena = native.max_records * ffi.sizeof("struct otus_record")
         end = arena + native.arena.used
         memory = ffi.new("void **", self._take_spare())
         if lib.otus_pipeline_exchange(self._handle, memory) < 0:
             return self.snapshot()  # a copy needs no more than what is in use
-        self._loans.pop()
-        owned = ffi.gc(memory[0], partial(_give_back, self._spare, self._loans))
+        owned = ffi.gc(memory[0], partial(_give_back, self._spare))
         view = memoryview(ffi.buffer(owned, end)).toreadonly()
-        return Batch(view[:records], view[arena:], self._envelope, self.label_names())
+        return Batch(
+            view[:records], view[arena:], self._envelope, self.label_names(), self._block_octets
+        )
+
+    def let_go(self, room_octets: int) -> None:
+        """Free spare blocks that there is no room for; all where no batch took one for SPARE_S."""
+        is_idle = time.monotonic() - self._gave_at > SPARE_S
+        num_kept = 0 if is_idle else room_octets // self._block_octets
+        with contextlib.suppress(IndexError):
+            while len(self._spare) > num_kept:
+                self._spare.pop()
 
     def _take_spare(self) -> Any:
         try:
@@ -518,7 +534,12 @@ class Pipeline:
     def counters(self) -> dict[str, dict[str, int]]:
         """Return every counter by group and reason; after close the last values."""
         with self._lock:
-            return self._read_counters() if self._last is None else self._last[0]
+            return by_group(self._read_counters()) if self._last is None else self._last[0]
+
+    def counter_values(self) -> tuple[int, ...]:
+        """Return what `by_group` makes counters of: a batch has no time for more. Not after close."""
+        with self._lock:
+            return self._read_counters()
 
     def capture_stats(self) -> CaptureStats:
         """Return the source's own accounts; after close the last values."""
@@ -540,13 +561,10 @@ class Pipeline:
         with self._lock:
             return "" if self._handle is None else text(lib.otus_pipeline_error(self._handle))
 
-    def _read_counters(self) -> dict[str, dict[str, int]]:
+    def _read_counters(self) -> tuple[int, ...]:
         values = ffi.new("uint64_t[]", lib.OTUS_NUM_COUNTERS)
         lib.otus_pipeline_get_counters(self._handle, values)
-        groups: dict[str, dict[str, int]] = {}
-        for counter, value in zip(COUNTERS, values, strict=True):
-            groups.setdefault(counter.group, {})[counter.reason] = int(value)
-        return groups
+        return tuple(values)
 
     def _read_stats(self) -> CaptureStats:
         stats = ffi.new("struct otus_capture_stats *")
@@ -574,15 +592,15 @@ class Pipeline:
         with self._lock:
             if self._handle is None:
                 return
-            self._last = (self._read_counters(), self._read_stats(), self._read_latency())
+            counters = by_group(self._read_counters())
+            self._last = (counters, self._read_stats(), self._read_latency())
             handle, self._handle = self._handle, None
             lib.otus_pipeline_close(handle)
 
 
-def _give_back(spare: deque[Any], loans: deque[None], memory: Any) -> None:
+def _give_back(spare: deque[Any], memory: Any) -> None:
     """Keep a batch's memory for the next one; what is one too many is freed."""
     spare.append(ffi.gc(memory, lib.free))
-    loans.append(None)
 
 
 def _octets(value: str) -> bytes:

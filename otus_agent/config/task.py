@@ -109,10 +109,10 @@ class WorkerSection(ConfigModel):
     """CPUs, one a pipeline in turn; empty: wherever the kernel puts them."""
     nice: int = Field(default=-10, ge=-20, le=19)
     """Niceness of pipelines that capture live, where the kernel allows it; 0: as the daemon's."""
-    batch_records: int = Field(default=4096, ge=1, le=65536)
+    batch_records: int = Field(default=2048, ge=1, le=65536)
     """Records in one batch at most."""
-    batch_octets: int = Field(default=8 * MIB, ge=256 * 1024, le=256 * MIB)
-    """Octets of one batch's arena."""
+    batch_octets: int = Field(default=3584 * 1024, ge=256 * 1024, le=256 * MIB)
+    """Octets of one batch's arena; with 200 a record it fills two pages of 2 MiB."""
 
 
 class FaultSection(ConfigModel):
@@ -148,8 +148,8 @@ class ReporterSection(PluginSection):
     """What the ledger and metrics call it; default: its type, numbered where it repeats."""
     queue_batches: int = Field(default=256, ge=1, le=65536)
     """Batches waiting for this reporter; beyond, the oldest is dropped."""
-    queue_octets: int = Field(default=32 * MIB, ge=MIB, le=1 << 34)
-    """Octets of these batches; beyond, the oldest is dropped."""
+    queue_octets: int = Field(default=16 * MIB, ge=MIB, le=1 << 34)
+    """Memory of these batches and of what the reporter holds; beyond, the oldest is dropped."""
 
 
 class CaptureSection(ConfigModel):

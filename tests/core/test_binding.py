@@ -11,7 +11,6 @@ import pytest
 import otus_core
 from otus_core import DropReason, Output, Pipeline, PipelineConfig, Stage, StageKind
 from otus_core.native import ffi, lib
-from otus_core.pipeline import MAX_AWAY
 
 SIP = (
     b"INVITE sip:bob@example.com SIP/2.0\r\n"
@@ -141,21 +140,41 @@ def test_memory_handed_over_comes_back_when_nothing_refers_to_it() -> None:
     p.close()
 
 
-def test_batches_that_wait_hold_no_more_than_they_count_for() -> None:
-    """Behind a reporter that lags they are copies; once it has caught up, memory goes along."""
-    p = pipeline(many(18000), Stage(StageKind.PARSE_SIP), max_records=2000)
-    waiting = []
-    for _ in range(7):
+def test_where_room_is_short_batches_are_copied() -> None:
+    """They hold what they use then; with room for two blocks again, memory goes along."""
+    p = pipeline(many(8000), Stage(StageKind.PARSE_SIP), max_records=2000)
+    block = 6 << 20
+    for room_octets, is_given in ((2 * block, True), (2 * block - 1, False), (0, False)):
         p.poll(0)
-        waiting.append(p.hand_over())
-    given = [isinstance(batch.records, memoryview) for batch in waiting]
-    assert given == [True] * MAX_AWAY + [False] * (7 - MAX_AWAY)
-    payloads = [batch.packet(0).raw_payload for batch in waiting]
-    assert payloads == [SIP.replace(b"4711", b"%d" % (100000 + 2000 * i)) for i in range(7)]
-    del waiting
-    for _ in range(2):
-        p.poll(0)
-        assert isinstance(p.hand_over().records, memoryview)
+        batch = p.hand_over(room_octets)
+        assert isinstance(batch.records, memoryview) is is_given
+        assert len(batch) == 2000
+    p.poll(0)
+    assert isinstance(p.hand_over().records, memoryview)
+    p.close()
+
+
+def test_a_batch_counts_the_memory_that_it_keeps_from_others() -> None:
+    """Its block if it took one, else what is in use; in less than half a block none goes along."""
+    p = pipeline(many(4500), Stage(StageKind.PARSE_SIP), max_records=2000)
+    block = 6 << 20  # 2,000 records of 200 octets and an arena of 4 MiB, in pages of 2 MiB
+    p.poll(0)
+    large = p.hand_over()
+    assert len(large.arena) + len(large.records) > block / 2
+    assert large.held_octets == block
+    p.poll(0)
+    del large
+    assert len(p._spare) == 1
+    p.let_go(block)
+    assert len(p._spare) == 1
+    p.let_go(block - 1)
+    assert len(p._spare) == 0
+    p.hand_over()
+    assert p.poll(0).ended
+    small = p.hand_over()
+    assert len(small) == 500
+    assert isinstance(small.records, bytes)
+    assert small.held_octets == len(small.arena) + len(small.records)
     p.close()
 
 

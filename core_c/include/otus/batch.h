@@ -53,4 +53,7 @@ struct otus_batch {
 OTUS_MUST_CHECK enum otus_status otus_batch_open(struct otus_batch *out_batch, uint32_t max_records,
                                                  uint32_t arena_octets);
 
+/* The octets of that block. */
+size_t otus_batch_octets(const struct otus_batch *batch);
+
 #endif

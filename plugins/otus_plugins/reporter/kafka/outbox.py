@@ -8,6 +8,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from otus_plugins.reporter.kafka.packing import PackedBatch
 from otus_plugins.reporter.kafka.records import FinishedBatch
 from otus_sdk.protocols import RecordBatch, ReporterStats
 
@@ -43,8 +44,12 @@ class Held:
 class Waiting(Held):
     """A batch as it came, or those of its records that go to one topic."""
 
-    batch: RecordBatch = field(kw_only=True)
+    batch: RecordBatch | PackedBatch = field(kw_only=True)
     indices: list[int] | None = None
+    loose_octets: int = field(init=False)  # as it came, whether packed since or not
+
+    def __post_init__(self) -> None:
+        self.loose_octets = self.octets
 
 
 @dataclass(slots=True, eq=False)
@@ -73,13 +78,15 @@ class Outbox:
         self._empty = asyncio.Event()
         self._empty.set()
         # What may be dropped, oldest first. Chunks are older than what still waits
-        # to be encoded.
+        # to be encoded, and of that what is packed is older than what is loose.
         self._chunks: OrderedDict[Held, None] = OrderedDict()
-        self._waiting: OrderedDict[Held, None] = OrderedDict()
+        self._packed: OrderedDict[Held, None] = OrderedDict()
+        self._loose: OrderedDict[Held, None] = OrderedDict()
+        self._loose_octets = 0
 
     def admit(self, item: Held) -> None:
         """Takes an item that is new here, and drops the oldest ones that do not fit any more."""
-        self._queue_of(item)[item] = None
+        self._enqueue(item)
         self.octets += item.octets
         self.queued += item.num_records
         self._empty.clear()
@@ -87,15 +94,21 @@ class Outbox:
 
     def take(self, item: Held) -> None:
         """Makes the item busy: it is not dropped until it is settled or given back."""
+        self._dequeue(item)
         item.place = Place.BUSY
-        self._queue_of(item).pop(item, None)
+
+    def pack(self, item: Waiting, packed: PackedBatch) -> None:
+        """Holds a waiting item in less memory from here on."""
+        self._dequeue(item)
+        self.octets += packed.held_octets - item.octets
+        item.batch, item.octets = packed, packed.held_octets
+        self._enqueue(item)
 
     def give_back(self, item: Held) -> None:
         """The item waits again, as the oldest of its kind."""
         item.place = Place.QUEUED
-        queue = self._queue_of(item)
-        queue[item] = None
-        queue.move_to_end(item, last=False)
+        self._enqueue(item)
+        self._queue_of(item).move_to_end(item, last=False)
         self._make_room()
 
     def replace(
@@ -132,7 +145,7 @@ class Outbox:
 
     def drop_all(self, reason: str) -> None:
         """Drops what is queued; busy items are their owners' to settle."""
-        for item in [*self._chunks, *self._waiting]:
+        for item in [*self._chunks, *self._packed, *self._loose]:
             self.settle_dropped(item, reason)
 
     async def emptied(self) -> None:
@@ -145,12 +158,29 @@ class Outbox:
         return ReporterStats(self.reported, dict(self.dropped), dict(self.failed), self.queued)
 
     def _queue_of(self, item: Held) -> OrderedDict[Held, None]:
-        return self._chunks if isinstance(item, Chunk) else self._waiting
+        if isinstance(item, Chunk):
+            return self._chunks
+        is_packed = isinstance(item, Waiting) and isinstance(item.batch, PackedBatch)
+        return self._packed if is_packed else self._loose
+
+    def _enqueue(self, item: Held) -> None:
+        queue = self._queue_of(item)
+        queue[item] = None
+        if queue is self._loose:
+            self._loose_octets += item.octets
+
+    def _dequeue(self, item: Held) -> None:
+        queue = self._queue_of(item)
+        if item not in queue:
+            return
+        del queue[item]
+        if queue is self._loose:
+            self._loose_octets -= item.octets
 
     def _release(self, item: Held) -> None:
         if item.place is Place.SETTLED:
             raise RuntimeError("records settled twice")
-        self._queue_of(item).pop(item, None)
+        self._dequeue(item)
         item.place = Place.SETTLED
         self.octets -= item.octets
         self.queued -= item.num_records
@@ -159,7 +189,15 @@ class Outbox:
 
     def _make_room(self) -> None:
         while self.octets > self.limit_octets:
-            oldest = next(iter(self._chunks), None) or next(iter(self._waiting), None)
+            oldest = self._oldest()
             if oldest is None:
                 return
             self.settle_dropped(oldest, "queue_full")
+
+    def _oldest(self) -> Held | None:
+        queues = [self._chunks, self._packed, self._loose]
+        # What is loose takes twenty times the memory: for one of them to stay, the records
+        # of twenty others would have to go.
+        if self._loose_octets > self.limit_octets // 2:
+            queues.reverse()
+        return next((item for queue in queues for item in queue), None)

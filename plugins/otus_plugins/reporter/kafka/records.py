@@ -63,8 +63,12 @@ def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], b
         if level is None:
             # Level 1 with a window and a table that stay in a core's own cache.
             fast = zstandard.ZstdCompressionParameters.from_level(1, window_log=18, hash_log=15)
-            return zstandard.ZstdCompressor(compression_params=fast).compress
-        return zstandard.ZstdCompressor(level).compress
+            compress = zstandard.ZstdCompressor(compression_params=fast).compress
+        else:
+            compress = zstandard.ZstdCompressor(level).compress
+        # What it gives was as large as the section, and has been cut short where it is: kept,
+        # it would leave a hole behind that the next one does not fit into.
+        return lambda data: bytes(memoryview(compress(data)))
     if name == "lz4":
         lz4_level = 1 if level is None else max(level, 0)
         return lambda data: lz4_encode(bytes(data), level=lz4_level)  # it takes nothing else

@@ -14,9 +14,11 @@ from typing import Any
 from aiokafka import errors as kafka_errors
 
 from otus_plugins.reporter.kafka.config import KafkaReporterConfig
-from otus_plugins.reporter.kafka.encode import Encoded, Encoder, Part
+from otus_plugins.reporter.kafka.encode import Encoded, Encoder
 from otus_plugins.reporter.kafka.outbox import Chunk, Held, Outbox, Place, Waiting
+from otus_plugins.reporter.kafka.packing import PackedBatch, can_pack, pack, unpacked
 from otus_plugins.reporter.kafka.sending import PartitionSender, ProducerKeeper
+from otus_sdk.host import RecordList
 from otus_sdk.protocols import RecordBatch, ReporterStats, ReportResult
 
 log = logging.getLogger(__name__)
@@ -105,15 +107,21 @@ class KafkaReporter:
             stats,
             notes={"truncated": truncated} if truncated else {},
             trouble=self.last_error if stats.queued or not self.connected else "",
+            held_octets=self._outbox.octets,
         )
 
-    def encode(self, parts: list[Part], num_partitions: int) -> asyncio.Future[Encoded]:
+    def encode(self, items: list[Waiting], num_partitions: int) -> asyncio.Future[Encoded]:
         """Encodes on the reporter's own thread."""
         if self._encoder is None:
             raise RuntimeError("init() comes first")
+        encode, parts = self._encoder.encode, [(item.batch, item.indices) for item in items]
         return asyncio.get_running_loop().run_in_executor(
-            self._executor, self._encoder.encode, parts, num_partitions
+            self._executor, lambda: encode(unpacked(parts), num_partitions)
         )
+
+    def pack(self, item: Waiting) -> asyncio.Future[PackedBatch]:
+        """Packs on the reporter's own thread."""
+        return asyncio.get_running_loop().run_in_executor(self._executor, pack, item.batch)
 
     @property
     def connected(self) -> bool:
@@ -164,6 +172,7 @@ class KafkaReporter:
             lane = TopicLane(self, topic, self._settings, self._keeper, self._outbox)
             self._topics[topic] = lane
             self.spawn(lane.run())
+            self.spawn(lane.pack_waiting())
         return lane
 
 
@@ -184,6 +193,8 @@ class TopicLane:
         self._keeper = keeper
         self._outbox = outbox
         self._waiting: deque[Waiting] = deque()
+        self._loose: deque[Waiting] = deque()  # those of them that are not packed
+        self._has_loose = asyncio.Event()
         self._num_waiting = 0
         self._num_partitions = 0
         self._wake = asyncio.Event()
@@ -194,6 +205,9 @@ class TopicLane:
         """Takes an item."""
         self._waiting.append(item)
         self._num_waiting += item.num_records
+        if not self._num_partitions:
+            self._loose.append(item)
+            self._has_loose.set()
         self._outbox.admit(item)
         if self._num_waiting >= self._config.batch_size or len(self._waiting) == 1:
             self._wake.set()
@@ -201,8 +215,14 @@ class TopicLane:
     def lost(self, item: Held) -> None:
         """The outbox dropped an item that waited here: what it holds is let go."""
         self._num_waiting -= item.num_records
-        while self._waiting and self._waiting[0].place is Place.SETTLED:
-            self._waiting.popleft()
+        if isinstance(item, Waiting):
+            item.batch = RecordList(())
+        self._forget_settled()
+
+    def _forget_settled(self) -> None:
+        for queue in (self._waiting, self._loose):
+            while queue and queue[0].place is Place.SETTLED:
+                queue.popleft()
 
     def hurry(self) -> None:
         """Does not wait for more until nothing waits."""
@@ -217,9 +237,8 @@ class TopicLane:
             items = self._take()
             if not items:
                 continue
-            parts: list[Part] = [(item.batch, item.indices) for item in items]
             try:
-                encoded = await self._reporter.encode(parts, num_partitions)
+                encoded = await self._reporter.encode(items, num_partitions)
             except BaseException as error:
                 reason = "stopped" if isinstance(error, asyncio.CancelledError) else "encode"
                 for item in items:
@@ -249,6 +268,21 @@ class TopicLane:
         for chunk in chunks:
             if chunk.place is not Place.SETTLED:
                 self._sender(chunk.partition).put(chunk)
+
+    async def pack_waiting(self) -> None:
+        """Until it is known into how many partitions records go."""
+        while not self._num_partitions:
+            if not self._loose:
+                self._has_loose.clear()
+                await self._has_loose.wait()
+                continue
+            item = self._loose.popleft()
+            if item.place is not Place.QUEUED or not can_pack(item.batch):
+                continue
+            packed = await self._reporter.pack(item)
+            if item.place is Place.QUEUED:
+                self._outbox.pack(item, packed)
+        self._loose.clear()
 
     async def _gather(self) -> None:
         """Returns when `batch_size` records wait, or the oldest has waited long enough."""
@@ -301,13 +335,16 @@ class TopicLane:
         items: list[Waiting] = []
         octets = 0
         while self._waiting and (
-            not items or octets + self._waiting[0].octets <= _MAX_GATHERED_OCTETS
+            not items or octets + self._waiting[0].loose_octets <= _MAX_GATHERED_OCTETS
         ):
             item = self._waiting.popleft()
-            octets += item.octets
+            if item.place is Place.SETTLED:
+                continue
+            octets += item.loose_octets
             self._outbox.take(item)
             self._num_waiting -= item.num_records
             items.append(item)
+        self._forget_settled()
         return items
 
     def _sender(self, partition: int) -> PartitionSender:
@@ -320,8 +357,6 @@ class TopicLane:
 
 
 def _octets_of(batch: RecordBatch) -> int:
-    """What a batch holds in memory: its arrays where it has them, else a guess."""
-    records, arena = getattr(batch, "records", None), getattr(batch, "arena", None)
-    if isinstance(records, (bytes, memoryview)) and isinstance(arena, (bytes, memoryview)):
-        return len(records) + len(arena)
-    return len(batch) * _GUESSED_RECORD_OCTETS
+    """The memory that a batch holds; a guess where it does not tell."""
+    held = getattr(batch, "held_octets", None)
+    return held if isinstance(held, int) else len(batch) * _GUESSED_RECORD_OCTETS

@@ -228,12 +228,12 @@ async def measure(
         import otus_agent.task as module
 
         module.construct = lambda _: NullReporter(frozenset({arguments.value} - {"raw"}))  # type: ignore[assignment]
+    gc.collect()  # as the daemon does
+    gc.freeze()
     sender_seconds = 0.0
     threads_before, broker_before = thread_seconds(), process_seconds(broker_pid)
     before, started = resource.getrusage(resource.RUSAGE_SELF), time.monotonic()
     await task.start()
-    gc.collect()  # as the daemon does when its tasks run
-    gc.freeze()
     if arguments.live:
         sender_seconds = await asyncio.to_thread(send, arguments, path)
         await asyncio.sleep(1)  # what is in the ring, and the last batch

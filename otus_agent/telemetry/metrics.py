@@ -308,7 +308,12 @@ METRICS: Final = (
         "Octets of the frames received, as captured.",
         _gauge("received_octets"),
     ),
-    _value("otus_flow_active_flows", "task", "Media endpoints in the flow registry.", _flows),
+    _value(
+        "otus_flow_active_flows",
+        "task",
+        "Media endpoints in the flow registry; 0 without the parser rtp.",
+        _flows,
+    ),
     _counter(
         "otus_pipeline_outcomes_total",
         "task pipeline group reason",

@@ -30,6 +30,7 @@ static bool read_literal(struct otus_flow_key *key, const uint8_t *octets, struc
         return false;
     memcpy(text, octets + span.off, span.len);
     text[span.len] = '\0';
+    memset(key->ip, 0, sizeof key->ip);
     if (inet_pton(AF_INET, text, key->ip) == 1)
         key->ip_version = 4;
     else if (inet_pton(AF_INET6, text, key->ip) == 1)
@@ -50,22 +51,28 @@ static void put_ports(struct registration *registration)
     registration->num_ports = 0;
 }
 
-/* RTP and RTCP behind it are one pair of ports. */
+/* Whether the port of an address is one of the same two: RTP and RTCP behind it are a pair. */
+static bool is_pair(const struct otus_flow_key *last, const struct otus_flow_key *key,
+                    uint16_t port)
+{
+    return (last->port ^ port) <= 1 && last->ip_version == key->ip_version &&
+           memcmp(last->ip, key->ip, sizeof key->ip) == 0;
+}
+
 static void add_endpoint(struct registration *registration, const struct otus_flow_key *key,
                          uint16_t port, enum otus_flow_kind kind)
 {
     if (port == 0)
         return;
-    struct otus_flow_ports *last = registration->ports + registration->num_ports - 1;
-    if (registration->num_ports == 0 || (last->key.port ^ port) > 1 ||
-        memcmp(last->key.ip, key->ip, sizeof key->ip) != 0) {
+    struct otus_flow_ports *ports = registration->ports;
+    if (registration->num_ports == 0 ||
+        !is_pair(&ports[registration->num_ports - 1].key, key, port)) {
         if (registration->num_ports == OTUS_FLOW_MAX_PORTS)
             put_ports(registration);
-        last = &registration->ports[registration->num_ports++];
-        *last = (struct otus_flow_ports){.key = *key};
-        last->key.port = port;
+        ports[registration->num_ports] = (struct otus_flow_ports){.key = *key};
+        ports[registration->num_ports++].key.port = port;
     }
-    last->kind[port & 1] = (uint8_t)kind;
+    ports[registration->num_ports - 1].kind[port & 1] = (uint8_t)kind;
 }
 
 /* RTP/AVP, RTP/SAVPF, UDP/TLS/RTP/SAVPF, TCP/RTP/AVP, ...; not udptl, TCP/MSRP, DTLS/SCTP. */
@@ -85,7 +92,8 @@ static void add_media(struct registration *registration, const struct otus_sdp_m
         !read_literal(&key, registration->octets, media->address))
         return; /* RFC 3264 6: port 0 rejects the media */
     uint32_t num = media->num_ports < MAX_PORTS_PER_MEDIA ? media->num_ports : MAX_PORTS_PER_MEDIA;
-    bool is_pair_rule = media->rtcp_port == media->port + 1 && !media->rtcp_mux;
+    bool is_pair_rule =
+        media->rtcp_port == media->port + 1 && media->rtcp_address.len == 0 && !media->rtcp_mux;
     enum otus_flow_kind kind = media->rtcp_mux ? OTUS_FLOW_RTP_RTCP_MUX : OTUS_FLOW_RTP;
     for (uint32_t i = 0; i < num; i++) {
         uint32_t port = media->port + 2 * i;
@@ -97,10 +105,9 @@ static void add_media(struct registration *registration, const struct otus_sdp_m
     }
     if (is_pair_rule || media->rtcp_mux)
         return;
-    struct otus_flow_key rtcp = key;
     if (media->rtcp_address.len == 0 ||
-        read_literal(&rtcp, registration->octets, media->rtcp_address))
-        add_endpoint(registration, &rtcp, media->rtcp_port, OTUS_FLOW_RTCP);
+        read_literal(&key, registration->octets, media->rtcp_address))
+        add_endpoint(registration, &key, media->rtcp_port, OTUS_FLOW_RTCP);
 }
 
 static struct otus_slice slice_of(const struct otus_sip_message *message, struct otus_span span)

@@ -259,6 +259,13 @@ static void test_endpoints(void)
         {"m=audio 4000 RTP/AVP 0\r\na=rtcp-mux\r\n", 1, 4000, OTUS_FLOW_RTP_RTCP_MUX},
         {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4100\r\n", 2, 4100, OTUS_FLOW_RTCP},
         {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4100 IN IP4 192.0.2.9\r\n", 2, 4000, OTUS_FLOW_RTP},
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4001 IN IP4 192.0.2.1\r\n", 2, 4001, OTUS_FLOW_RTCP},
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4001 IN IP4 192.0.2.9\r\n", 2, 4001, 0},
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4001 IN IP6 2001:db8::1\r\n", 2, 4001, 0},
+        /* c000:201:: has the octets of 192.0.2.1, and zeros. */
+        {"m=audio 4000 RTP/AVP 0\r\na=rtcp:4001 IN IP6 c000:201::\r\n", 2, 4001, 0},
+        {"m=audio 4000 RTP/AVP 0\r\nc=IN IP6 2001:db8::1\r\na=rtcp:4100 IN IP4 192.0.2.1\r\n", 2,
+         4100, OTUS_FLOW_RTCP},
         {"m=audio 4000/2 RTP/AVP 0\r\n", 4, 4002, OTUS_FLOW_RTP},
         {"m=audio 4000/65535 RTP/AVP 0\r\n", 16, 4014, OTUS_FLOW_RTP},
         {"m=audio 65535 RTP/AVP 0\r\n", 1, 65535, OTUS_FLOW_RTP},

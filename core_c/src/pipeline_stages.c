@@ -127,12 +127,15 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
                                 work->meta->ts_ns, &pipeline->counters);
 }
 
-/* A number as text in the arena. Nothing where that is full: the record has no room either. */
-static struct otus_slice decimal(struct otus_arena *arena, uint32_t value)
+/* A label whose value is a number. */
+static void put_number(struct otus_label_set *labels, struct otus_arena *arena, uint32_t id,
+                       uint32_t value)
 {
     uint8_t *at = otus_arena_take(arena, OTUS_TEXT_U32);
-    if (OTUS_UNLIKELY(at == NULL))
-        return (struct otus_slice){arena->base, 0};
+    if (OTUS_UNLIKELY(at == NULL)) {
+        labels->incomplete = true;
+        return;
+    }
     /* All ten digits, and then those without the zeros in front. */
     uint32_t high = value / 10000, low = value % 10000;
     otus_text_pair(at, high / 10000);
@@ -143,7 +146,7 @@ static struct otus_slice decimal(struct otus_arena *arena, uint32_t value)
     uint64_t digits = otus_load8(at) ^ 0x3030303030303030u;
     uint32_t zeros =
         digits != 0 ? (uint32_t)__builtin_ctzll(digits) / 8 : 8 + (uint32_t)(at[8] == '0');
-    return (struct otus_slice){at + zeros, OTUS_TEXT_U32 - zeros};
+    otus_label_put(labels, id, (struct otus_slice){at + zeros, OTUS_TEXT_U32 - zeros});
 }
 
 static bool parse_rtp_header(struct otus_pipeline *pipeline, struct otus_work *work, bool is_rtcp)
@@ -186,16 +189,14 @@ static void parse_rtp(struct otus_pipeline *pipeline, struct otus_work *work, ui
         take(work, OTUS_PAYLOAD_RTCP, index);
         otus_tally_add(tally, OTUS_COUNT_PARSED_RTCP);
         otus_label_copy(labels, arena, OTUS_LABEL_RTCP_CALL_ID, call_id);
-        otus_label_put(labels, OTUS_LABEL_RTCP_SSRC, decimal(arena, pipeline->rtcp.ssrc));
-        otus_label_put(labels, OTUS_LABEL_RTCP_PACKET_TYPE,
-                       decimal(arena, pipeline->rtcp.packet_type));
+        put_number(labels, arena, OTUS_LABEL_RTCP_SSRC, pipeline->rtcp.ssrc);
+        put_number(labels, arena, OTUS_LABEL_RTCP_PACKET_TYPE, pipeline->rtcp.packet_type);
     } else {
         take(work, OTUS_PAYLOAD_RTP, index);
         otus_tally_add(tally, OTUS_COUNT_PARSED_RTP);
         otus_label_copy(labels, arena, OTUS_LABEL_RTP_CALL_ID, call_id);
-        otus_label_put(labels, OTUS_LABEL_RTP_SSRC, decimal(arena, pipeline->rtp.ssrc));
-        otus_label_put(labels, OTUS_LABEL_RTP_PAYLOAD_TYPE,
-                       decimal(arena, pipeline->rtp.payload_type));
+        put_number(labels, arena, OTUS_LABEL_RTP_SSRC, pipeline->rtp.ssrc);
+        put_number(labels, arena, OTUS_LABEL_RTP_PAYLOAD_TYPE, pipeline->rtp.payload_type);
     }
 }
 

@@ -192,10 +192,10 @@ static void test_small_batches(void)
     free(file);
 }
 
-/* The program of `sip.method == 'OPTIONS'`. */
-static struct otus_filter *options_filter(void)
+/* The program of `LABEL == 'TEXT'`. */
+static struct otus_filter *filter_of(uint32_t label, const char *text)
 {
-    enum { METHOD = FILTER_FROM_LABEL << 12 | OTUS_LABEL_SIP_METHOD };
+    const uint16_t len = (uint16_t)strlen(text);
     const uint16_t words[] = {1,
                               1,
                               1,
@@ -205,22 +205,23 @@ static struct otus_filter *options_filter(void)
                               0,
                               0, /* counts: one instruction, one string */
                               FILTER_STRING_EQUAL,
-                              METHOD,
+                              (uint16_t)(FILTER_FROM_LABEL << 12 | label),
                               FILTER_FROM_STRINGS << 12,
                               FILTER_HOLDS,
                               FILTER_FAILS,
                               0, /* the instruction */
-                              7,
+                              len,
                               0};
     struct otus_filter *filter = NULL;
-    uint8_t program[4 + sizeof words + 7] = "OTUF";
+    uint8_t program[4 + sizeof words + 16] = "OTUF";
     char message[80];
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         program[4 + 2 * i] = (uint8_t)words[i];
         program[5 + 2 * i] = (uint8_t)(words[i] >> 8);
     }
-    memcpy(program + 4 + sizeof words, "OPTIONS", 7);
-    CHECK_EQ(otus_filter_load(&filter, message, sizeof message, program, sizeof program), OTUS_OK);
+    memcpy(program + 4 + sizeof words, text, len);
+    CHECK_EQ(otus_filter_load(&filter, message, sizeof message, program, 4 + sizeof words + len),
+             OTUS_OK);
     return filter;
 }
 
@@ -236,7 +237,7 @@ static void test_full_batch_decides_nothing(void)
     memset(site, 's', sizeof site - 1);
     site[sizeof site - 1] = '\0';
     const struct otus_static_label label = {OTUS_NUM_LABELS, site};
-    struct otus_filter *filter = options_filter();
+    struct otus_filter *filter = filter_of(OTUS_LABEL_SIP_METHOD, "OPTIONS");
     const struct otus_stage stages[] = {
         {.kind = OTUS_STAGE_PARSE_SIP},
         {.kind = OTUS_STAGE_LABEL, .labels = &label, .num_labels = 1},
@@ -490,12 +491,55 @@ static void test_media_in_bursts(void)
     }
 }
 
+static void test_full_batch_decides_nothing_about_media(void)
+{
+    check_about = "a batch without room for a number of an RTP packet filters nothing";
+    enum { NUM = 6 };
+    static const char rtp[] = "\x80\x08\x01\x02\x01\x01\x01\x01\x01\x01\x01\x01\x55\x55";
+    struct file *file = new_file();
+    for (int i = 0; i < NUM; i++)
+        add_udp(file, rtp);
+    struct otus_filter *filter = filter_of(OTUS_LABEL_RTP_SSRC, "16843009"); /* 0x01010101 */
+    const struct otus_stage stages[] = {
+        {.kind = OTUS_STAGE_PARSE_RTP},
+        {.kind = OTUS_STAGE_FILTER, .action = OTUS_FILTER_KEEP_IF, .filter = filter},
+    };
+    const struct otus_flow_key key = {
+        .ip_version = 4, .protocol = 17, .port = 5062, .ip = {10, 0, 0, 2}};
+    const struct otus_flow_value value = {.kind = OTUS_FLOW_RTP, .len = 4, .octets = "call"};
+    for (uint32_t arena = 256; arena < 512; arena++) {
+        struct otus_pipeline_config config = default_config();
+        CHECK_EQ(otus_flow_registry_new(&config.flows, 8, 1000000), OTUS_OK);
+        otus_flow_put(config.flows, &key, &value, (struct otus_slice){NULL, 0},
+                      1700000000000000000u);
+        config.stages = stages;
+        config.num_stages = 2;
+        config.outputs = 0;
+        config.arena_octets = arena;
+        struct otus_pipeline *pipeline = open_over(file, &config);
+        uint32_t next, num = 0;
+        enum otus_status status;
+        do {
+            status = otus_pipeline_poll(pipeline, &next, 0);
+            num += otus_pipeline_batch(pipeline)->num_records;
+        } while (status == OTUS_OK);
+        CHECK_EQ(status, OTUS_E_END);
+        CHECK_EQ(num, NUM);
+        CHECK_EQ(count(pipeline, OTUS_COUNT_PROCESS_FILTER), 0);
+        otus_pipeline_close(pipeline);
+        otus_flow_registry_free(config.flows);
+    }
+    otus_filter_free(filter);
+    free(file);
+}
+
 int main(void)
 {
     test_records_in_order();
     test_media_in_bursts();
     test_small_batches();
     test_full_batch_decides_nothing();
+    test_full_batch_decides_nothing_about_media();
     test_too_large();
     test_too_large_for_a_python_parser();
     test_pending_is_counted();

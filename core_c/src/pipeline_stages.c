@@ -119,7 +119,7 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
         struct otus_slice value;
         if (otus_sip_find_header(&pipeline->sip, wanted->name, strlen(wanted->name), &value))
             otus_label_put(&pipeline->labels, wanted->id,
-                           otus_sip_unfold(&pipeline->batch.arena, value));
+                           otus_sip_unfold(&pipeline->labels, &pipeline->batch.arena, value));
     }
     ask_for_offer(pipeline); /* before the message itself is known */
     if (pipeline->config.flows != NULL)

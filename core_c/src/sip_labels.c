@@ -10,13 +10,16 @@ static struct otus_slice slice_of(const struct otus_sip_message *message, struct
     return (struct otus_slice){message->octets + span.off, span.len};
 }
 
-struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice value)
+struct otus_slice otus_sip_unfold(struct otus_label_set *labels, struct otus_arena *arena,
+                                  struct otus_slice value)
 {
     if (OTUS_LIKELY(otus_find2(value.at, value.len, 0, value.len, '\r', '\n') == value.len))
         return value;
-    if (otus_arena_left(arena) < value.len)
-        return value;
     uint8_t *at = otus_arena_take(arena, value.len);
+    if (OTUS_UNLIKELY(at == NULL)) {
+        labels->incomplete = true;
+        return value;
+    }
     uint32_t num = 0;
     for (uint32_t i = 0; i < value.len;) {
         uint32_t next = otus_skip_space(value.at, i, value.len);
@@ -76,7 +79,7 @@ static __attribute__((noinline)) void unfold_labels(struct otus_label_set *label
 {
     for (uint32_t i = 0; i < labels->num; i++) {
         struct otus_label *label = &labels->label[i];
-        struct otus_slice value = otus_sip_unfold(arena, otus_label_value(labels, label));
+        struct otus_slice value = otus_sip_unfold(labels, arena, otus_label_value(labels, label));
         label->off = (uint32_t)(value.at - labels->octets);
         label->len = value.len;
     }

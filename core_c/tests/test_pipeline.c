@@ -72,15 +72,21 @@ static void add_udp(struct file *file, const char *payload)
     append(file, payload, len);
 }
 
-static void add_sip(struct file *file, int number)
+/* With more header lines behind the others. */
+static void add_sip_with(struct file *file, int number, const char *more)
 {
-    char text[512];
+    char text[1024];
     snprintf(text, sizeof text,
              "OPTIONS sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 10.0.0.1;branch=z9hG4bK%d\r\n"
              "From: <sip:alice@example.com>;tag=a\r\nTo: <sip:bob@example.com>\r\n"
-             "Call-ID: call-%d\r\nCSeq: %d OPTIONS\r\nContent-Length: 0\r\n\r\n",
-             number, number, number);
+             "Call-ID: call-%d\r\nCSeq: %d OPTIONS\r\n%sContent-Length: 0\r\n\r\n",
+             number, number, number, more);
     add_udp(file, text);
+}
+
+static void add_sip(struct file *file, int number)
+{
+    add_sip_with(file, number, "");
 }
 
 static const struct otus_stage sip_stage[] = {{.kind = OTUS_STAGE_PARSE_SIP}};
@@ -491,6 +497,30 @@ static void test_media_in_bursts(void)
     }
 }
 
+static void test_full_batch_decides_nothing_about_folds(void)
+{
+    check_about = "a batch without room for a value without its folds filters nothing";
+    struct file *file = new_file();
+    enum { NUM = 6 };
+    for (int i = 0; i < NUM; i++)
+        add_sip_with(file, i, "User-Agent: one\r\n two\r\n");
+    struct otus_filter *filter = filter_of(OTUS_LABEL_SIP_USER_AGENT, "one two");
+    const struct otus_stage stages[] = {
+        {.kind = OTUS_STAGE_PARSE_SIP},
+        {.kind = OTUS_STAGE_FILTER, .action = OTUS_FILTER_KEEP_IF, .filter = filter},
+    };
+    for (uint32_t arena = 1024; arena < 2048; arena++) {
+        struct otus_pipeline_config config = default_config();
+        config.stages = stages;
+        config.num_stages = 2;
+        config.outputs = 0;
+        config.arena_octets = arena;
+        check_all_come(file, &config, NUM);
+    }
+    otus_filter_free(filter);
+    free(file);
+}
+
 static void test_full_batch_decides_nothing_about_media(void)
 {
     check_about = "a batch without room for a number of an RTP packet filters nothing";
@@ -539,6 +569,7 @@ int main(void)
     test_media_in_bursts();
     test_small_batches();
     test_full_batch_decides_nothing();
+    test_full_batch_decides_nothing_about_folds();
     test_full_batch_decides_nothing_about_media();
     test_too_large();
     test_too_large_for_a_python_parser();

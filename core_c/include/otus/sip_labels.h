@@ -12,12 +12,14 @@
  *
  * The message lies in the arena, whose base the set was cleared for. Values are parts of it;
  * numbers, unfolded values and the transport ("UDP", "TCP", "WS", ...) are put behind what is
- * used (an unfolded value that finds no room there is left as it stands, folds included). */
+ * used. Where one finds no room there the set is incomplete. */
 void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice transport,
                      struct otus_label_set *out_labels, struct otus_arena *arena);
 
-/* Replaces each line fold and the white space around it by one space (RFC 3261 7.3.1). */
-struct otus_slice otus_sip_unfold(struct otus_arena *arena, struct otus_slice value);
+/* A label's value with each line fold and the white space around it replaced by one space
+ * (RFC 3261 7.3.1). Where the arena has no room for it the set is incomplete. */
+struct otus_slice otus_sip_unfold(struct otus_label_set *labels, struct otus_arena *arena,
+                                  struct otus_slice value);
 
 /* The value of the first field of this name, whichever case, compact and long forms
  * alike; false where the message has none. Folds inside remain. */

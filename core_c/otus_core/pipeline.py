@@ -27,6 +27,9 @@ LATENCY_STAGES: Final = ("decode", "parse", "process", "encode", "capture")
 WORTH_GIVING: Final = 0.5
 # Blocks that wait for the next batches: one being encoded, one being sent.
 MAX_SPARE: Final = 2
+# Blocks that may be away at once, as many as a reporter's queue holds by default. Behind a
+# longer queue new ones would have to be cleared first, which costs more than a copy.
+MAX_AWAY: Final = 8
 # How long blocks wait while batches are too small for them.
 SPARE_S: Final = 1.0
 
@@ -385,6 +388,7 @@ class Pipeline:
         self._block_octets = int(lib.otus_batch_octets(self._batch))
         self._spare: deque[Any] = deque(maxlen=MAX_SPARE)
         self._gave_at = 0.0
+        self._loans: deque[None] = deque([None] * MAX_AWAY)  # one for each block that may go
         self._label_names: list[str] = []
         self._last: tuple[dict[str, dict[str, int]], CaptureStats, dict[str, Latency]] | None = None
 
@@ -442,12 +446,13 @@ class Pipeline:
 
         Lifetime: a large batch takes its memory along, which comes back for another one
             when nothing refers to it any more. A small one is copied, and so is one
-            where two blocks have no room any more, or there is no memory to go on in.
+            where two blocks have no room any more, MAX_AWAY are away, or there is no
+            memory to go on in.
         """
         native = self._batch
         records = native.num_records * ffi.sizeof("struct otus_record")
         is_small = records + native.arena.used < WORTH_GIVING * self._block_octets
-        if is_small or room_octets < 2 * self._block_octets:
+        if is_small or not self._loans or room_octets < 2 * self._block_octets:
             return self.snapshot()
         self._gave_at = time.monotonic()
         arena = native.max_records * ffi.sizeof("struct otus_record")
@@ -455,7 +460,8 @@ class Pipeline:
         memory = ffi.new("void **", self._take_spare())
         if lib.otus_pipeline_exchange(self._handle, memory) < 0:
             return self.snapshot()  # a copy needs no more than what is in use
-        owned = ffi.gc(memory[0], partial(_give_back, self._spare))
+        self._loans.pop()
+        owned = ffi.gc(memory[0], partial(_give_back, self._spare, self._loans))
         view = memoryview(ffi.buffer(owned, end)).toreadonly()
         return Batch(
             view[:records], view[arena:], self._envelope, self.label_names(), self._block_octets
@@ -598,9 +604,10 @@ class Pipeline:
             lib.otus_pipeline_close(handle)
 
 
-def _give_back(spare: deque[Any], memory: Any) -> None:
+def _give_back(spare: deque[Any], loans: deque[None], memory: Any) -> None:
     """Keep a batch's memory for the next one; what is one too many is freed."""
     spare.append(ffi.gc(memory, lib.free))
+    loans.append(None)
 
 
 def _octets(value: str) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 import otus_core
 from otus_core import DropReason, Output, Pipeline, PipelineConfig, Stage, StageKind
 from otus_core.native import ffi, lib
+from otus_core.pipeline import MAX_AWAY
 
 SIP = (
     b"INVITE sip:bob@example.com SIP/2.0\r\n"
@@ -149,6 +150,22 @@ def test_where_room_is_short_batches_are_copied() -> None:
         batch = p.hand_over(room_octets)
         assert isinstance(batch.records, memoryview) is is_given
         assert len(batch) == 2000
+    p.poll(0)
+    assert isinstance(p.hand_over().records, memoryview)
+    p.close()
+
+
+def test_so_many_blocks_are_away_and_no_more() -> None:
+    """Further batches are copied, until a block is back."""
+    p = pipeline(many(2000 * (MAX_AWAY + 3)), Stage(StageKind.PARSE_SIP), max_records=2000)
+    kept = []
+    for _ in range(MAX_AWAY + 2):
+        p.poll(0)
+        kept.append(p.hand_over())
+    given = [isinstance(batch.records, memoryview) for batch in kept]
+    assert given == [True] * MAX_AWAY + [False] * 2
+    assert [len(batch) for batch in kept] == [2000] * len(kept)
+    del kept[0]
     p.poll(0)
     assert isinstance(p.hand_over().records, memoryview)
     p.close()

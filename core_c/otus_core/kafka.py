@@ -151,7 +151,7 @@ def _write(
     out = room(octets[0])
     with ffi.from_buffer("uint8_t[]", out, require_writable=True) as target:
         status = lib.otus_kafka_write(target, len(out), sections, num_sections[0], places, from_)
-    if status == lib.OTUS_E_PARTIAL:
+    if status == lib.OTUS_E_PARTIAL and not from_.is_exact:
         return None
     check(status)
     return out

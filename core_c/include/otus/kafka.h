@@ -8,7 +8,7 @@
 #include "otus/batch.h"
 
 enum {
-    /* Of otus_kafka_place.section: has no place, being too large or damaged. */
+    /* In place of a section's number: the record has none, being too large or damaged. */
     OTUS_KAFKA_NO_SECTION = 0xffffffff,
 };
 

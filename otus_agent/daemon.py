@@ -182,7 +182,7 @@ class Daemon:
     async def _give_memory_back(self) -> None:
         while True:
             await asyncio.sleep(GIVE_BACK_INTERVAL_S)
-            allocator.trim()
+            await asyncio.to_thread(allocator.trim)
 
     def _wanted_parts(self) -> list[str]:
         assert self._agent is not None  # noqa: S101 made before anything starts

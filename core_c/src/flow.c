@@ -197,10 +197,10 @@ enum otus_status otus_flow_registry_new(struct otus_flow_registry **out_registry
     if (registry == NULL)
         return OTUS_E_NOMEM;
     memset(registry, 0, len);
-    /* A quarter more than asked for: buckets fill unevenly. Two endpoints and more to a call, RTP
-     * and RTCP of each side. */
+    /* A quarter more than asked for: buckets fill unevenly. Calls mostly have two endpoints, so
+     * there is room for twice as many: one that gives way leaves its endpoints to the TTL. */
     enum otus_status status =
-        otus_tables_open(&registry->tables, max_flows + max_flows / 4, max_flows / 2);
+        otus_tables_open(&registry->tables, max_flows + max_flows / 4, max_flows);
     if (status != OTUS_OK) {
         free(registry);
         return status;

@@ -464,6 +464,32 @@ static void test_flood_of_pairs(void)
     otus_flow_registry_free(registry);
 }
 
+/* A registry that is just full of calls with two endpoints each knows when nearly all of them end.
+ */
+static void test_as_many_calls_as_there_is_room_for(void)
+{
+    enum { FLOWS = 8192, CALLS = FLOWS / 2 };
+    struct otus_flow_registry *registry = registry_of(FLOWS, 1000);
+    char call_id[16];
+    for (uint32_t i = 0; i < CALLS; i++) {
+        snprintf(call_id, sizeof call_id, "call-%u", i);
+        struct otus_flow_value value = value_of(call_id);
+        struct otus_flow_ports ends[2] = {
+            {.key = key_of(2 * i, 4000), .kind = {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}},
+            {.key = key_of(2 * i + 1, 4000), .kind = {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}},
+        };
+        (void)otus_flow_put_ports(registry, ends, 2, &value, NOBODY, 1);
+    }
+    uint32_t held = otus_flow_count(registry);
+    CHECK(held > FLOWS); /* two ports each */
+    for (uint32_t i = 0; i < CALLS; i++) {
+        snprintf(call_id, sizeof call_id, "call-%u", i);
+        end_call(registry, slice_of(call_id));
+    }
+    CHECK(otus_flow_count(registry) < held / 20);
+    otus_flow_registry_free(registry);
+}
+
 /* Entries whose time is over go away while others come, without being asked for. */
 static void test_sweep(void)
 {
@@ -679,6 +705,7 @@ int main(void)
     test_long_call_ids();
     test_flood();
     test_flood_of_pairs();
+    test_as_many_calls_as_there_is_room_for();
     test_sweep();
     test_find();
     test_ahead();

@@ -96,7 +96,7 @@ class StreamSection(ConfigModel):
 class FlowSection(ConfigModel):
     """Media endpoints learnt from SDP, by which RTP is recognised."""
 
-    max_flows: int = Field(default=65536, ge=0, le=1 << 22)
+    max_flows: int = Field(default=32768, ge=0, le=1 << 22)
     """Endpoints held, RTP and the RTCP behind it as one; the oldest gives way. 0: no registry."""
     ttl: PositiveDuration = 300.0
     """Endpoints without traffic are forgotten after this, in packet time."""

@@ -3,8 +3,8 @@
 Each reporter has a queue of its own, bounded by batches and by octets, that
 drops its oldest: a slow or dead reporter costs itself, never another reporter
 and never the capture. Octets are of memory, and one bound holds for what waits
-here and what the reporter has taken over and holds. All accounts of a reporter are kept here under one lock,
-so that they add up at every moment.
+here and what the reporter has taken over and holds. All accounts of a reporter
+are kept here under one lock, so that they add up at every moment.
 """
 
 from __future__ import annotations

@@ -104,7 +104,6 @@ class Batch:
         arena: the octets that the records' offsets point into; read-only.
         envelope: task, agent and pipeline.
         label_names: by label id.
-
         held_octets: memory that this keeps from others, where it is more than both.
 
     Lifetime: self-contained.

@@ -16,7 +16,7 @@ enum {
     MIN_PACKETS = 200000,
     LOOPS = 2,
     NUM_LOOKUPS = 500000,
-    DEFAULT_FLOWS = 1 << 16,
+    DEFAULT_FLOWS = 1 << 15,
     TTL_MS = 300000,
     RTP_LEN = 172,
     FRAME_LEN = 14 + 20 + 8 + RTP_LEN,

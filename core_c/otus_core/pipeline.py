@@ -27,7 +27,7 @@ LATENCY_STAGES: Final = ("decode", "parse", "process", "encode", "capture")
 WORTH_GIVING: Final = 0.5
 # Blocks that wait for the next batches: one being encoded, one being sent.
 MAX_SPARE: Final = 2
-# Blocks that may be away at once, as many as a reporter's queue holds by default. Behind a
+# Blocks that may be away at once, more than a reporter's queue holds by default. Behind a
 # longer queue new ones would have to be cleared first, which costs more than a copy.
 MAX_AWAY: Final = 8
 # How long blocks wait while batches are too small for them.

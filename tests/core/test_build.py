@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -54,3 +56,21 @@ def test_missing_compiler_is_one_clear_line(root: Path) -> None:
     )
     assert done.returncode != 0
     assert done.stderr.strip() == ("otus: no C compiler 'no-such-compiler': install gcc or set CC")
+
+
+@builds
+@pytest.mark.skipif(shutil.which("clang") is None, reason="needs clang")
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="x86-64's instructions")
+def test_functions_name_every_feature_that_they_use(root: Path, tmp_path: Path) -> None:
+    """Wheels come from a clang whose command line has the processor's features off one by one."""
+    sources = [path for path in (root / "core_c/src").glob("*.c") if "target(" in path.read_text()]
+    assert sources
+    for source in sources:
+        done = subprocess.run(
+            ["clang", "-mno-crc32", "-mno-popcnt", "-std=c11", "-D_GNU_SOURCE",
+             f"-I{root}/core_c/include", "-S", "-o", tmp_path / "made.s", source],
+            capture_output=True,
+            text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr

@@ -82,7 +82,8 @@ class Plugin(Protocol):
     def stop(self) -> Awaitable[None] | None:
         """Releases everything. Safe without `start`, safe twice, does not raise.
 
-        Bounded: the agent waits for the task's stop deadline and not longer.
+        Bounded: the agent waits two seconds, cancels a coroutine, and goes on. A
+        reporter's `flush` comes before, within the task's stop deadline.
         """
 
 

@@ -223,6 +223,19 @@ async def test_a_hanging_reporter_does_not_hold_up_the_end(capture: str, where: 
         assert task.ledger().equation("report[hanging]").parts["failed[stopped]"] == 20
 
 
+async def test_a_kafka_reporter_without_a_broker_is_gone_with_its_task(capture: str) -> None:
+    """What it still held counts as dropped, and nothing of it goes on trying."""
+    reporter = {"type": "kafka", "config": {"brokers": ["127.0.0.1:1"], "topic": "t"}}
+    task, _ = make_task(capture, reporters=[reporter])
+    before = asyncio.all_tasks()
+    await task.start()
+    await asyncio.wait_for(task.finished.wait(), 120)
+    await task.stop(0.3)
+    [account] = task.accounts()
+    assert (account.offered, account.queued, account.dropped) == (20, 0, {"stopped": 20})
+    assert asyncio.all_tasks() == before
+
+
 async def test_a_plugin_that_never_returns_is_told(capture: str) -> None:
     """A parser stuck in its own code makes the task fail by name; the agent goes on."""
     release = threading.Event()

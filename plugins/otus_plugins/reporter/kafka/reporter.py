@@ -45,6 +45,7 @@ class KafkaReporter:
         self._encoder: Encoder | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._stopped = False
+        self._flush_cut_off = False
 
     def init(self, config: KafkaReporterConfig) -> None:
         """Keeps the configuration and settles what the core has to encode."""
@@ -80,24 +81,39 @@ class KafkaReporter:
         """Returns when all that was taken over is reported, dropped or failed."""
         for lane in self._topics.values():
             lane.hurry()
-        await self._outbox.emptied()
+        try:
+            await self._outbox.emptied()
+        except asyncio.CancelledError:
+            self._flush_cut_off = True
+            raise
 
     async def stop(self) -> None:
-        """Flushes for at most `stop_timeout`; what is left counts as dropped or failed."""
+        """Flushes for at most `stop_timeout`; what is left counts as dropped or failed.
+
+        A flush that was cut off, as by a task's deadline, is not begun again.
+        """
         if self._stopped:
             return
         self._stopped = True
-        if self._keeper is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.stop_timeout):
-                    await self.flush()
+        try:
+            if self._keeper is not None and not self._flush_cut_off:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._settings.stop_timeout):
+                        await self.flush()
+        finally:
+            await self._release()
+
+    async def _release(self) -> None:
+        """Ends all that runs here, and settles what is held; also where it is cut off itself."""
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-        self._outbox.drop_all("stopped")
-        if self._executor is not None:
-            self._executor.shutdown(wait=False, cancel_futures=True)
+        try:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+        finally:
+            self._outbox.drop_all("stopped")
+            if self._executor is not None:
+                self._executor.shutdown(wait=False, cancel_futures=True)
 
     def stats(self) -> ReporterStats:
         """The account since the start. From any thread."""

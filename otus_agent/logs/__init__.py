@@ -8,6 +8,7 @@ each output's queue.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import sys
 import time
@@ -21,6 +22,7 @@ from otus_agent.logs.entry import (
     render_text,
 )
 from otus_agent.logs.outputs import Output, Render, StreamOutput
+from otus_agent.logs.repeats import Repeats
 
 if TYPE_CHECKING:
     from otus_agent.config import agent as settings
@@ -29,7 +31,7 @@ __all__ = ["Logs", "log_to_stderr"]
 
 CLOSE_TIMEOUT_S = 3.0
 
-# Libraries that tell too much; httpx would tell of every push to Loki.
+# Libraries that tell too much, and that more than once; httpx would tell of every push to Loki.
 _QUIET_LOGGERS = ("httpx", "httpcore", "asyncio", "aiokafka", "urllib3")
 
 
@@ -42,6 +44,7 @@ class Logs:
         self._config: settings.LogConfig | None = None
         self._level = "info"
         self._lost = 0
+        self._repeats = Repeats()
         self._handler = _FrontHandler(self)
 
     def start(self, config: settings.LogConfig) -> None:
@@ -137,6 +140,12 @@ class Logs:
         except Exception:  # noqa: BLE001 somebody else's __str__ or format
             self._lost += 1
             return
+        if record.name.partition(".")[0] in _QUIET_LOGGERS:
+            repeated = self._repeats.since_told(entry.logger, entry.event)
+            if repeated is None:
+                return
+            if repeated:
+                entry = dataclasses.replace(entry, fields={**entry.fields, "repeated": repeated})
         for output in self._outputs:
             output.put(entry)
 
@@ -145,6 +154,8 @@ class Logs:
         figures: dict[str, Any] = {output.name: output.stats() for output in self._outputs}
         if self._lost:
             figures["unreadable"] = self._lost
+        if self._repeats.total:
+            figures["repeated"] = self._repeats.total
         return figures
 
     def flush(self, timeout_s: float = CLOSE_TIMEOUT_S) -> bool:

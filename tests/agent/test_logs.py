@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from free_ports import free_port
 from loki_server import LokiServer, basic_auth
+from otus_agent import logs as logs_module
 from otus_agent.config.agent import LogConfig
 from otus_agent.config.masking import MASK
 from otus_agent.config.task import FaultSection
@@ -27,6 +28,7 @@ from otus_agent.logs.entry import Entry, render_json, render_text
 from otus_agent.logs.file import FileOutput
 from otus_agent.logs.logger import get_logger
 from otus_agent.logs.outputs import StreamOutput
+from otus_agent.logs.repeats import Repeats
 from otus_agent.stages import FaultTracker
 from waiting import wait_until
 
@@ -169,6 +171,35 @@ def test_what_can_not_be_formatted_is_counted_and_harms_nobody(
     assert log.flush(120)
     assert [line["event"] for line in read_lines(tmp_path)] == ["after"]
     assert log.stats()["unreadable"] == 2
+
+
+def test_a_library_that_repeats_itself_is_told_once_a_minute_and_counted(
+    logs: Callable[..., Logs], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that is gone for an hour turns no other line out of the files."""
+    now = [1000.0]
+    monkeypatch.setattr(logs_module, "Repeats", lambda: Repeats(lambda: now[0]))
+    log = logs(outputs=[to_file(tmp_path)])
+    for minute in range(3):
+        now[0] = 1000.0 + 60 * minute
+        for _ in range(500):
+            logging.getLogger("aiokafka.client").error("no node %s", 1)
+            get_logger("otus.mine").warning("mine")
+    logging.getLogger("aiokafka.client").error("no node %s", 2)
+    assert log.flush(120)
+    lines = [line for line in read_lines(tmp_path) if line["logger"] == "aiokafka.client"]
+    assert [(line["event"], line.get("repeated")) for line in lines] == [
+        ("no node 1", None), ("no node 1", 499), ("no node 1", 499), ("no node 2", None),
+    ]  # fmt: skip
+    assert log.stats()["repeated"] == 3 * 499
+    assert len(read_lines(tmp_path)) == 4 + 3 * 500
+
+
+def test_what_repeats_itself_is_remembered_within_bounds() -> None:
+    repeats = Repeats(lambda: 0.0)
+    assert [repeats.since_told("a", str(number)) for number in range(1000)] == [0] * 1000
+    assert repeats.since_told("a", "999") is None
+    assert repeats.since_told("a", "0") == 0  # forgotten
 
 
 def test_the_level_changes_at_once_for_every_logger(

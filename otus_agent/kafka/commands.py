@@ -45,6 +45,7 @@ from otus_agent.kafka.errors import (
 from otus_agent.kafka.journal import Journal
 from otus_agent.kafka.policy import RemotePolicy
 from otus_agent.kafka.signing import Verifier, digest
+from otus_agent.kafka.unpacking import bound_unpacking
 from otus_sdk.errors import OtusError
 
 log = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ _POLL_S = 0.2
 # member joins its group. The session's ten seconds, aiokafka's default, are short for one that
 # flushes reporters; who has died is out of the group by its session all the same.
 REBALANCE_TIMEOUT_S = 300.0
+# What messages of one fetch may come to, so many times the largest command.
+_UNPACKED_COMMANDS = 4
 
 
 class CommandDoor:
@@ -162,6 +165,8 @@ class CommandDoor:
             max_partition_fetch_bytes=max(1 << 20, self._kafka.max_command_octets + 4096),
             **settings,
         )
+        unpacked_octets = _UNPACKED_COMMANDS * max(1 << 20, self._kafka.max_command_octets)
+        bound_unpacking(consumer, unpacked_octets, self._note_skipped)
         producer = AIOKafkaProducer(acks="all", **settings)
         try:
             async with asyncio.timeout(3 * REQUEST_TIMEOUT_S):
@@ -249,6 +254,9 @@ class CommandDoor:
             return  # stopping without a broker: not committed, so it comes again
         self._next[partition] = message.offset + 1
         await self._commit(partition, message.offset + 1)
+
+    def _note_skipped(self, number: int) -> None:
+        self.counts["poison"] += number
 
     async def handle(self, value: bytes | None) -> dict[str, Any] | None:
         """Judges one message and runs its command where it passes.

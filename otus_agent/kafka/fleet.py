@@ -19,6 +19,7 @@ from otus_agent.config.kafka import KafkaConfig
 from otus_agent.kafka import envelope as envelopes
 from otus_agent.kafka.client import REQUEST_TIMEOUT_S, close, connection_settings
 from otus_agent.kafka.signing import Signer, sign
+from otus_agent.kafka.unpacking import bound_unpacking
 from otus_sdk.errors import OtusError
 
 CLIENT_ID = "otus-fleet"
@@ -26,6 +27,8 @@ CLIENT_ID = "otus-fleet"
 MISSED_HEARTBEATS = 3
 DEFAULT_SINCE_S = 600.0
 _MAX_EVENT_OCTETS = 4 << 20
+_MAX_UNPACKED_OCTETS = 4 * _MAX_EVENT_OCTETS
+_MAX_EVENTS_AT_ONCE = 1000
 _MAX_AGENT_ID = 128
 _LONG_S = 1e10
 
@@ -281,6 +284,7 @@ class FleetClient:
         consumer = AIOKafkaConsumer(
             auto_offset_reset="earliest", enable_auto_commit=False, **self._settings
         )
+        bound_unpacking(consumer, _MAX_UNPACKED_OCTETS)
         try:
             await consumer.start()
             consumer.assign(partitions)
@@ -306,7 +310,7 @@ async def _until(
     """All messages up to the ends."""
     left = dict(ends)
     while left:
-        got = await consumer.getmany(*left, timeout_ms=500)
+        got = await consumer.getmany(*left, timeout_ms=500, max_records=_MAX_EVENTS_AT_ONCE)
         for partition, messages in got.items():
             for message in messages:
                 yield message

@@ -6,6 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -179,7 +180,9 @@ async def test_a_topic_that_can_not_be_read_is_told_in_one_line(
             return {0}
 
     class Consumer:
-        def __init__(self, **_: object) -> None: ...
+        def __init__(self, **_: object) -> None:
+            self._client = SimpleNamespace(send=None)
+
         async def start(self) -> None:
             raise TopicAuthorizationFailedError("otus-events")
 

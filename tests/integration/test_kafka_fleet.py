@@ -19,6 +19,7 @@ from confluent_kafka import Message, Producer
 from integration.consuming import create_topic, read, write
 from kafka_broker.broker import Broker
 from kafka_broker.proxy import Proxy
+from memory_use import peak_octets
 from otus_agent.config.kafka import KafkaConfig
 from otus_agent.kafka import fleet as fleet_module
 from otus_agent.kafka.fleet import FleetClient, Outcome
@@ -375,6 +376,27 @@ async def test_an_offline_agent_resumes_where_it_stopped(client: FleetClient, fl
     assert counts["refused:command_stale"] == 1
     assert first.runs.count("b") == first.runs.count("c") == 1
     assert "stale" not in first.runs
+
+
+async def test_a_batch_that_grows_without_end_is_skipped(client: FleetClient, fleet: Fleet) -> None:
+    """Some kilobytes that unpack to 200 MB take no memory of an agent, and hold up no command."""
+    first = fleet.agents[0]
+    assert first.process is not None
+    assert fleet.kafka.command_topic is not None
+    before = await run(client, "status", first.agent_id)
+    peak = peak_octets(first.process.pid)
+    settings = {"compression.type": "zstd", "message.max.bytes": 300_000_000, "log_level": 0}
+    producer = Producer({"bootstrap.servers": fleet.broker.bootstrap, **settings})
+    producer.produce(fleet.kafka.command_topic, bytes(200_000_000), first.agent_id)
+    write(producer)
+    assert (await run(client, "task.create", first.agent_id, task=task("behind"))).succeeded
+    after = await run(client, "status", first.agent_id)
+    skipped = [
+        outcome.answers[first.agent_id]["result"]["kafka"]["commands"]["counts"].get("poison", 0)
+        for outcome in (before, after)
+    ]
+    assert skipped[1] == skipped[0] + 1
+    assert peak_octets(first.process.pid) - peak < 50_000_000
 
 
 async def test_shutdown_is_answered_and_not_repeated(client: FleetClient, fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ import pytest
 from daemon_process import DaemonProcess, write_config
 from frames import sip, udp
 from ledger_world import VethWire
+from memory_use import peak_octets
 from namespaces import TwoHosts
 from waiting import wait_until
 
@@ -26,14 +27,6 @@ SDP = (
     b"m=audio 40000 RTP/AVP 0 8 101\r\na=rtpmap:0 PCMU/8000\r\na=rtpmap:8 PCMA/8000\r\n"
     b"a=rtpmap:101 telephone-event/8000\r\na=fmtp:101 0-16\r\na=ptime:20\r\na=sendrecv\r\n"
 )
-
-
-def peak_octets(pid: int) -> int:
-    """The most that was resident at any time: anonymous, files' and the ring's pages."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) << 10
-    raise AssertionError("no VmHWM")
 
 
 def invites(first: int) -> list[bytes]:

@@ -26,14 +26,18 @@ static void run(struct bench_octets file, uint64_t loops, uint32_t outputs, cons
                 const char *filter, struct otus_flow_registry *flows)
 {
     struct otus_filter *loaded = filter != NULL ? read_filter(filter) : NULL;
-    struct otus_stage stages[] = {{.kind = OTUS_STAGE_PARSE_SIP},
-                                  {.kind = OTUS_STAGE_FILTER, .filter = loaded}};
+    struct otus_stage stages[3] = {{.kind = OTUS_STAGE_PARSE_SIP}};
+    uint32_t num_stages = 1;
+    if (flows != NULL) /* without it nobody asks for media, and none are noted */
+        stages[num_stages++] = (struct otus_stage){.kind = OTUS_STAGE_PARSE_RTP};
+    if (loaded != NULL)
+        stages[num_stages++] = (struct otus_stage){.kind = OTUS_STAGE_FILTER, .filter = loaded};
     struct otus_pipeline_config config;
     uint64_t counters[OTUS_NUM_COUNTERS];
     double ns;
     bench_config_init(&config);
     config.stages = stages;
-    config.num_stages = loaded != NULL ? 2 : 1;
+    config.num_stages = num_stages;
     config.outputs = outputs;
     config.flows = flows;
     bench_run(counters, &ns, file, loops, &config);

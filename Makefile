@@ -186,9 +186,9 @@ core-test: ## C unit tests under ASan and UBSan
 .PHONY: core-tsan
 core-tsan: ## the flow registry's threads under ThreadSanitizer
 	@mkdir -p $(CT)
-	gcc $(C_FLAGS) -fsanitize=thread -Wno-tsan -g -O1 -pthread core_c/tests/test_flow.c \
-		$(wildcard core_c/src/flow*.c) -o $(CT)/test_flow_tsan
-	$(CT)/test_flow_tsan
+	gcc $(C_FLAGS) -fsanitize=thread -Wno-tsan -g -O1 -pthread core_c/tests/test_flow_threads.c \
+		$(wildcard core_c/src/flow*.c) -o $(CT)/test_flow_threads_tsan
+	$(CT)/test_flow_threads_tsan
 
 # Programs beside the tests that are not tests are made by name: make build/core-test/NAME
 

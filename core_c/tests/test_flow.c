@@ -1,51 +1,9 @@
-/* The flow registry, alone and under threads. */
-#include "flow_internal.h"
-
-#include <pthread.h>
+/* The flow registry: what it knows of endpoints and calls. */
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include "check.h"
-
-enum { SECOND = 1000000000 };
-
-static struct otus_flow_key key_of(uint32_t address, uint16_t port)
-{
-    struct otus_flow_key key = {.ip_version = 4, .protocol = 17, .port = port};
-    memcpy(key.ip, &address, sizeof address);
-    return key;
-}
-
-static struct otus_flow_value value_of(const char *call_id)
-{
-    struct otus_flow_value value = {.kind = OTUS_FLOW_RTP};
-    otus_flow_set_call_id(&value,
-                          (struct otus_slice){(const uint8_t *)call_id, (uint32_t)strlen(call_id)});
-    return value;
-}
-
-static struct otus_slice slice_of(const char *text)
-{
-    return (struct otus_slice){(const uint8_t *)text, (uint32_t)strlen(text)};
-}
-
-#define NOBODY ((struct otus_slice){(const uint8_t *)"", 0})
-
-/* The end of a call of which no dialog is known. */
-static void end_call(struct otus_flow_registry *registry, struct otus_slice call_id)
-{
-    struct otus_flow_dialog dialog = {
-        .call_id = call_id, .from_tag = NOBODY, .to_tag = NOBODY, .branch = NOBODY};
-    otus_flow_ended(registry, &dialog);
-}
-
-static struct otus_flow_registry *registry_of(uint32_t max_flows, uint32_t ttl_ms)
-{
-    struct otus_flow_registry *registry = NULL;
-    CHECK(otus_flow_registry_new(&registry, max_flows, ttl_ms) == OTUS_OK);
-    return registry;
-}
+#include "flow_fixture.h"
 
 /* What was put is found under its key alone, and lives as long as it is used. */
 static void test_put_get_ttl(void)
@@ -420,76 +378,6 @@ static void test_long_call_ids(void)
     otus_flow_registry_free(registry);
 }
 
-/* A flood of unique keys evicts the oldest and never holds more than there is room for. */
-static void test_flood(void)
-{
-    struct otus_flow_registry *registry = registry_of(1000, 3600000);
-    uint32_t num_evicted = 0;
-    for (uint32_t i = 0; i < 100000; i++) {
-        char call_id[32];
-        snprintf(call_id, sizeof call_id, "call-%u", i);
-        struct otus_flow_key key = key_of(i, (uint16_t)(i * 7));
-        struct otus_flow_value value = value_of(call_id);
-        num_evicted += otus_flow_put(registry, &key, &value, NOBODY, i + 1) ? 1 : 0;
-    }
-    CHECK(otus_flow_count(registry) <= 1000 + 1000 / 4 + 8);
-    CHECK(otus_flow_count(registry) >= 900);
-    CHECK_EQ(num_evicted + otus_flow_count(registry), 100000);
-    struct otus_flow_value got;
-    struct otus_flow_key last = key_of(99999, (uint16_t)(99999 * 7));
-    CHECK(otus_flow_get(registry, &got, &last, 100000));
-    CHECK_TEXT(got.octets, got.len, "call-99999");
-    otus_flow_registry_free(registry);
-}
-
-/* Pairs that give way are counted by the endpoint; what comes and goes leaves nothing behind. */
-static void test_flood_of_pairs(void)
-{
-    struct otus_flow_registry *registry = registry_of(300, 3600000);
-    uint32_t num_evicted = 0;
-    for (uint32_t i = 0; i < 20000; i++) {
-        struct otus_flow_value value = {.kind = OTUS_FLOW_RTP, .len = 4};
-        memcpy(value.octets, &i, sizeof i);
-        struct otus_flow_ports ports = {key_of(i, 4000), {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}};
-        num_evicted += otus_flow_put_ports(registry, &ports, 1, &value, NOBODY, i + 1);
-        if (i % 3 == 0) {
-            struct otus_slice call_id = {value.octets, value.len};
-            end_call(registry, call_id);
-            num_evicted += 2;
-        }
-    }
-    CHECK_EQ(num_evicted + otus_flow_count(registry), 40000);
-    CHECK(otus_flow_count(registry) > 600);
-    CHECK(otus_flow_count(registry) <= 2 * (300 + 300 / 4 + 6));
-    otus_flow_registry_free(registry);
-}
-
-/* A registry that is just full of calls with two endpoints each knows when nearly all of them end.
- */
-static void test_as_many_calls_as_there_is_room_for(void)
-{
-    enum { FLOWS = 8192, CALLS = FLOWS / 2 };
-    struct otus_flow_registry *registry = registry_of(FLOWS, 1000);
-    char call_id[16];
-    for (uint32_t i = 0; i < CALLS; i++) {
-        snprintf(call_id, sizeof call_id, "call-%u", i);
-        struct otus_flow_value value = value_of(call_id);
-        struct otus_flow_ports ends[2] = {
-            {.key = key_of(2 * i, 4000), .kind = {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}},
-            {.key = key_of(2 * i + 1, 4000), .kind = {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}},
-        };
-        (void)otus_flow_put_ports(registry, ends, 2, &value, NOBODY, 1);
-    }
-    uint32_t held = otus_flow_count(registry);
-    CHECK(held > FLOWS); /* two ports each */
-    for (uint32_t i = 0; i < CALLS; i++) {
-        snprintf(call_id, sizeof call_id, "call-%u", i);
-        end_call(registry, slice_of(call_id));
-    }
-    CHECK(otus_flow_count(registry) < held / 20);
-    otus_flow_registry_free(registry);
-}
-
 /* Entries whose time is over go away while others come, without being asked for. */
 static void test_sweep(void)
 {
@@ -605,88 +493,6 @@ static void test_arguments(void)
     otus_flow_registry_free(NULL);
 }
 
-/* --- threads: a reader never sees one entry's key with another's value --- */
-
-enum { THREAD_ROUNDS = 20000 };
-
-struct thread_work {
-    struct otus_flow_registry *registry;
-    const bool *writers_done; /* readers go on until then, and once more over all keys */
-    uint32_t num_keys;
-    uint32_t seed;
-    uint32_t num_hits;
-    uint32_t num_torn;
-};
-
-static void *writer_run(void *argument)
-{
-    struct thread_work *work = argument;
-    uint32_t state = work->seed;
-    for (uint32_t i = 0; i < THREAD_ROUNDS; i++) {
-        state = state * 1664525 + 1013904223;
-        uint32_t number = (state >> 8) % work->num_keys;
-        struct otus_flow_key key = key_of(number, (uint16_t)number);
-        struct otus_flow_value value = {.kind = (uint8_t)(1 + number % 3), .len = 100};
-        memset(value.octets, 'a' + (int)(number % 26), value.len);
-        if (i % 16 == 0)
-            end_call(work->registry, (struct otus_slice){value.octets, value.len});
-        else
-            otus_flow_put(work->registry, &key, &value, NOBODY, i + 1);
-    }
-    return NULL;
-}
-
-static void *reader_run(void *argument)
-{
-    struct thread_work *work = argument;
-    uint32_t left = work->num_keys;
-    for (uint32_t i = 0; left > 0; i++) {
-        if (__atomic_load_n(work->writers_done, __ATOMIC_ACQUIRE))
-            left--;
-        uint32_t number = i % work->num_keys;
-        struct otus_flow_key key = key_of(number, (uint16_t)number);
-        struct otus_flow_value got;
-        if (!otus_flow_get(work->registry, &got, &key, 1))
-            continue;
-        work->num_hits++;
-        bool torn = got.len != 100 || got.kind != 1 + number % 3;
-        for (uint32_t k = 0; k < 100 && !torn; k++)
-            torn = got.octets[k] != 'a' + number % 26;
-        work->num_torn += torn ? 1 : 0;
-    }
-    return NULL;
-}
-
-static void run_threads(uint32_t max_flows, uint32_t num_keys)
-{
-    struct otus_flow_registry *registry = registry_of(max_flows, 1000000);
-    struct thread_work work[4] = {{0}};
-    pthread_t threads[4];
-    bool writers_done = false;
-    for (uint32_t i = 0; i < 4; i++) {
-        work[i] = (struct thread_work){.registry = registry,
-                                       .writers_done = &writers_done,
-                                       .num_keys = num_keys,
-                                       .seed = i + 1};
-        CHECK_EQ(pthread_create(&threads[i], NULL, i < 2 ? writer_run : reader_run, &work[i]), 0);
-    }
-    for (uint32_t i = 0; i < 4; i++) {
-        pthread_join(threads[i], NULL);
-        if (i == 1)
-            __atomic_store_n(&writers_done, true, __ATOMIC_RELEASE);
-    }
-    CHECK_EQ(work[2].num_torn + work[3].num_torn, 0);
-    CHECK(work[2].num_hits + work[3].num_hits > 0);
-    CHECK(otus_flow_count(registry) <= num_keys && otus_flow_count(registry) <= 2 * max_flows);
-    otus_flow_registry_free(registry);
-}
-
-static void test_threads(void)
-{
-    run_threads(8, 64);     /* two buckets, in which everything collides */
-    run_threads(1000, 512); /* entries that a call gives back are another bucket's next */
-}
-
 int main(void)
 {
     test_put_get_ttl();
@@ -703,14 +509,10 @@ int main(void)
     test_more_forks_than_remembered();
     test_long_tags();
     test_long_call_ids();
-    test_flood();
-    test_flood_of_pairs();
-    test_as_many_calls_as_there_is_room_for();
     test_sweep();
     test_find();
     test_ahead();
     test_memory();
     test_arguments();
-    test_threads();
     return check_summary();
 }

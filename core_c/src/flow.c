@@ -339,7 +339,7 @@ static void put_pair(struct otus_flow_registry *registry, const struct put *put,
         tally->num_added += num_ports(entry->form);
         otus_word_store(&entry->seen_ns, now_ns);
     } else {
-        slot = otus_slot_take(table, home, tick);
+        slot = otus_slot_take(table, home, tick, 0);
         entry = otus_item_at(table, home.bucket, slot);
         if (home.bucket->tag[slot] != 0) {
             tally->num_lost += num_ports(entry->form);

@@ -69,13 +69,21 @@ static struct otus_call *find_head(const struct records *records)
                                     : otus_item_at(records->table, records->home.bucket, slot);
 }
 
-/* A new record, in place of the oldest of the bucket where that is full. */
+/* A new record, where the bucket is full in place of another call's oldest one. A call that has the
+ * bucket to itself keeps its head, which alone knows of dialogs. */
 static struct otus_call *add_record(const struct records *records)
 {
-    bool has_head = find_head_slot(records) != OTUS_TABLE_SLOTS;
-    uint32_t slot = otus_slot_take(records->table, records->home, records->tick);
-    struct otus_call *call = otus_item_at(records->table, records->home.bucket, slot);
-    *call = (struct otus_call){.hash = records->hash, .is_head = !has_head};
+    uint32_t own = 0, head = 0, slot;
+    struct otus_call *call;
+    for (uint32_t slots = slots_of(records);
+         (call = next_record(records, &slots, &slot)) != NULL;) {
+        own |= 1u << slot;
+        head |= (uint32_t)call->is_head << slot;
+    }
+    uint32_t kept = own == OTUS_TABLE_ALL_SLOTS ? head : own;
+    slot = otus_slot_take(records->table, records->home, records->tick, kept);
+    call = otus_item_at(records->table, records->home.bucket, slot);
+    *call = (struct otus_call){.hash = records->hash, .is_head = head == 0};
     otus_slot_name(records->home.bucket, slot, records->hash);
     otus_slot_use(records->home.bucket, slot, records->tick);
     return call;

@@ -79,11 +79,12 @@ static uint32_t take_item(struct otus_table *table, struct otus_stripe *stripe)
     return stripe->next++;
 }
 
-static uint32_t oldest(const struct otus_bucket *bucket, uint32_t tick)
+static uint32_t oldest(const struct otus_bucket *bucket, uint32_t tick, uint32_t slots)
 {
-    uint32_t slot = 0;
+    uint32_t slot = (uint32_t)__builtin_ctz(slots);
     int32_t most = INT32_MIN;
-    for (uint32_t i = 0; i < OTUS_TABLE_SLOTS; i++) {
+    while (slots != 0) {
+        uint32_t i = otus_next_slot(&slots);
         int32_t age = otus_ticks_between(otus_slot_used(bucket, i), tick);
         if (age > most) {
             most = age;
@@ -93,11 +94,12 @@ static uint32_t oldest(const struct otus_bucket *bucket, uint32_t tick)
     return slot;
 }
 
-uint32_t otus_slot_take(struct otus_table *table, struct otus_home home, uint32_t tick)
+uint32_t otus_slot_take(struct otus_table *table, struct otus_home home, uint32_t tick,
+                        uint32_t kept)
 {
     uint32_t free = otus_slots_with(home.bucket, 0);
     if (free == 0)
-        return oldest(home.bucket, tick);
+        return oldest(home.bucket, tick, OTUS_TABLE_ALL_SLOTS & ~kept);
     uint32_t slot = (uint32_t)__builtin_ctz(free);
     __atomic_store_n(&home.bucket->item[slot], take_item(table, home.stripe), __ATOMIC_RELAXED);
     return slot;

@@ -19,6 +19,7 @@
 
 enum {
     OTUS_TABLE_SLOTS = 6,
+    OTUS_TABLE_ALL_SLOTS = (1 << OTUS_TABLE_SLOTS) - 1, /* a bit each */
     OTUS_TABLE_STRIPES = 64,
     OTUS_TABLE_SPINS = 128,  /* before the processor is given away */
     OTUS_ITEM_OCTETS = 192,  /* three cache lines */
@@ -191,8 +192,10 @@ static inline void otus_write_end(struct otus_bucket *bucket)
 }
 
 /* A slot for a new item: a free one, which takes an item from the pool, or the one used longest
- * ago. The item is to be written, and then the slot named. */
-uint32_t otus_slot_take(struct otus_table *table, struct otus_home home, uint32_t tick);
+ * ago of those that are not kept, a bit each. The item is to be written, and then the slot named.
+ */
+uint32_t otus_slot_take(struct otus_table *table, struct otus_home home, uint32_t tick,
+                        uint32_t kept);
 /* The slot is free and its item goes back. */
 void otus_slot_drop(struct otus_table *table, struct otus_home home, uint32_t slot);
 

@@ -71,10 +71,74 @@ static void test_as_many_calls_as_there_is_room_for(void)
     otus_flow_registry_free(registry);
 }
 
+/* --- a call with more endpoints than the records of its bucket hold --- */
+
+enum { HELD_ENDPOINTS = OTUS_TABLE_SLOTS * OTUS_CALL_ENDPOINTS };
+
+static struct otus_flow_dialog dialog_of(const char *call_id, const char *from, const char *to)
+{
+    return (struct otus_flow_dialog){slice_of(call_id), slice_of(from), slice_of(to), NOBODY, 1};
+}
+
+static uint64_t time_of(uint32_t endpoint)
+{
+    return 10000000 * (uint64_t)endpoint;
+}
+
+/* One endpoint after the other, each a little later. */
+static void offer(struct otus_flow_registry *registry, uint32_t first, uint32_t end)
+{
+    struct otus_flow_value value = value_of("conference");
+    for (uint32_t i = first; i < end; i++) {
+        struct otus_flow_key key = key_of(i, 4000);
+        otus_flow_put(registry, &key, &value, slice_of("a"), time_of(i));
+    }
+}
+
+/* Its head, the oldest of its records, stays and with it the dialogs; what the oldest of the others
+ * knew waits for the TTL. */
+static void test_call_that_fills_its_bucket(void)
+{
+    struct otus_flow_registry *registry = registry_of(10000, 1000000);
+    struct otus_flow_dialog first = dialog_of("conference", "a", "t1");
+    struct otus_flow_dialog second = dialog_of("conference", "a", "t2");
+    otus_flow_answered(registry, &first, 0);
+    otus_flow_answered(registry, &second, 0);
+    offer(registry, 0, HELD_ENDPOINTS + 1);
+    otus_flow_ended(registry, &first);
+    CHECK_EQ(otus_flow_count(registry), HELD_ENDPOINTS + 1);
+    otus_flow_ended(registry, &second);
+    CHECK_EQ(otus_flow_count(registry), OTUS_CALL_ENDPOINTS);
+    for (uint32_t i = 0; i < HELD_ENDPOINTS + 1; i++) {
+        struct otus_flow_key key = key_of(i, 4000);
+        struct otus_flow_value got;
+        CHECK_EQ(otus_flow_get(registry, &got, &key, time_of(i)), i / OTUS_CALL_ENDPOINTS == 1);
+    }
+    otus_flow_registry_free(registry);
+}
+
+/* While there is one of another call, that gives way, though it is younger. */
+static void test_call_that_fills_a_bucket_of_others(void)
+{
+    const uint32_t num = HELD_ENDPOINTS - OTUS_CALL_ENDPOINTS;
+    struct otus_flow_registry *registry = registry_of(1, 1000000); /* one bucket */
+    struct otus_flow_dialog large = dialog_of("conference", "a", "");
+    struct otus_flow_dialog other = dialog_of("other", "b", "");
+    otus_flow_invited(registry, &large, false, 0);
+    offer(registry, 0, num);
+    otus_flow_invited(registry, &other, false, time_of(num));
+    CHECK(otus_flow_is_offerless(registry, &large) && otus_flow_is_offerless(registry, &other));
+    offer(registry, num, num + 1);
+    CHECK(otus_flow_is_offerless(registry, &large) && !otus_flow_is_offerless(registry, &other));
+    otus_flow_registry_free(registry);
+}
+
 int main(void)
 {
     test_flood();
     test_flood_of_pairs();
     test_as_many_calls_as_there_is_room_for();
+    test_call_that_fills_its_bucket();
+    test_call_that_fills_a_bucket_of_others();
     return check_summary();
 }

@@ -143,10 +143,10 @@ static void fill(struct otus_flow_registry *flows, uint32_t num_flows)
         struct otus_slice octets = {(const uint8_t *)call_id, (uint32_t)len};
         memcpy(key.ip, end.ip, 4);
         otus_flow_set_call_id(&value, octets);
-        otus_flow_put(flows, &key, &value, octets, FIRST_NS);
+        otus_flow_put(flows, &key, &value, octets, FIRST_NS, NULL);
         key.port++;
         value.kind = OTUS_FLOW_RTCP;
-        otus_flow_put(flows, &key, &value, octets, FIRST_NS);
+        otus_flow_put(flows, &key, &value, octets, FIRST_NS, NULL);
     }
 }
 

@@ -306,8 +306,7 @@ static struct entry *find_own(struct otus_table *table, struct otus_home home,
 static bool may_have_expired(const struct otus_flow_registry *registry,
                              const struct otus_bucket *bucket, uint64_t now_ns)
 {
-    uint64_t ttl = registry->ttl_ns >> 20;
-    int32_t most = ttl < INT32_MAX ? (int32_t)ttl : INT32_MAX;
+    int32_t most = otus_flow_ttl_ticks(registry);
     uint32_t now = otus_tick_of(now_ns);
     uint32_t over = 0;
     for (uint32_t slot = 0; slot < OTUS_TABLE_SLOTS; slot++)
@@ -319,7 +318,7 @@ static bool may_have_expired(const struct otus_flow_registry *registry,
 struct tally {
     uint32_t num_added;
     uint32_t num_lost;
-    uint32_t num_evicted;
+    struct otus_counters *counters; /* NULL: nobody's */
 };
 
 static void put_pair(struct otus_flow_registry *registry, const struct put *put,
@@ -343,7 +342,8 @@ static void put_pair(struct otus_flow_registry *registry, const struct put *put,
         entry = otus_item_at(table, home.bucket, slot);
         if (home.bucket->tag[slot] != 0) {
             tally->num_lost += num_ports(entry->form);
-            tally->num_evicted += is_expired(registry, entry, now_ns) ? 0 : num_ports(entry->form);
+            if (tally->counters != NULL && !is_expired(registry, entry, now_ns))
+                otus_count_by(tally->counters, OTUS_COUNT_FLOWS_EVICTED, num_ports(entry->form));
         }
         tally->num_added += num_ports(put->form);
         otus_write_begin(home.bucket);
@@ -391,14 +391,13 @@ void otus_flow_ask_call(const struct otus_flow_registry *registry, struct otus_s
     __builtin_prefetch(&table->buckets[otus_bucket_of(table, hash)], 1);
 }
 
-uint32_t otus_flow_put_ports(struct otus_flow_registry *registry,
-                             const struct otus_flow_ports *ports, uint32_t num,
-                             const struct otus_flow_value *call_id, struct otus_slice owner,
-                             uint64_t now_ns)
+void otus_flow_put_ports(struct otus_flow_registry *registry, const struct otus_flow_ports *ports,
+                         uint32_t num, const struct otus_flow_value *call_id,
+                         struct otus_slice owner, uint64_t now_ns, struct otus_counters *counters)
 {
     struct put puts[OTUS_FLOW_MAX_PORTS];
     uint64_t endpoints[OTUS_FLOW_MAX_PORTS] = {0};
-    struct tally tally = {0};
+    struct tally tally = {.counters = counters};
     uint64_t call_hash = otus_flow_hash_call(registry, octets_of(call_id));
     num = num < OTUS_FLOW_MAX_PORTS ? num : OTUS_FLOW_MAX_PORTS;
     /* The table is larger than caches: its lines are asked for, and come while the call takes
@@ -413,21 +412,21 @@ uint32_t otus_flow_put_ports(struct otus_flow_registry *registry,
             __atomic_store_n(&registry->has_peers, 1, __ATOMIC_RELAXED);
     }
     otus_flow_note_endpoints(registry, call_hash, endpoints, num,
-                             otus_flow_hash_text(registry, owner), now_ns);
+                             otus_flow_hash_text(registry, owner), now_ns, counters);
     for (uint32_t i = 0; i < num; i++)
         put_pair(registry, &puts[i], call_id, call_hash, now_ns, &tally);
     count_by(registry, tally.num_added - tally.num_lost);
     for (uint32_t i = 0; i < num; i++)
         sweep(registry, now_ns);
-    return tally.num_evicted;
 }
 
-bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
-                   const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns)
+void otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
+                   const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns,
+                   struct otus_counters *counters)
 {
     struct otus_flow_ports ports = {.key = *key};
     ports.kind[key->port & 1] = value->kind;
-    return otus_flow_put_ports(registry, &ports, 1, value, owner, now_ns) != 0;
+    otus_flow_put_ports(registry, &ports, 1, value, owner, now_ns, counters);
 }
 
 /* --- looking up --- */
@@ -579,6 +578,19 @@ bool otus_flow_ask_entry(const struct otus_flow_registry *registry, uint64_t has
     __builtin_prefetch(entry->key);
     __builtin_prefetch(entry->call_id); /* all of most */
     return true;
+}
+
+bool otus_flow_is_alive(const struct otus_flow_registry *registry, uint64_t endpoint,
+                        uint64_t call_hash, uint64_t now_ns)
+{
+    const struct otus_table *table = &registry->tables.flows;
+    const struct otus_bucket *bucket = &table->buckets[otus_bucket_of(table, endpoint)];
+    for (uint32_t slots = otus_slots_of(bucket, endpoint); slots != 0;) {
+        const struct entry *entry = otus_item_at(table, bucket, otus_next_slot(&slots));
+        if (otus_word_load(&entry->call_hash) == call_hash && !is_expired(registry, entry, now_ns))
+            return true;
+    }
+    return false;
 }
 
 void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t endpoint,

@@ -7,10 +7,11 @@
 
 /* The records of the bucket that a Call-ID belongs to. */
 struct records {
-    struct otus_table *table;
+    struct otus_flow_registry *registry;
     struct otus_home home;
     uint64_t hash;
-    uint32_t tick; /* of the message */
+    uint64_t now_ns; /* of the message */
+    struct otus_counters *counters;
 };
 
 /* Endpoints to remove, taken out of the records under their lock: writers hold one lock at
@@ -21,21 +22,32 @@ struct leaving {
 };
 
 static struct records records_of(struct otus_flow_registry *registry, uint64_t call_hash,
-                                 uint64_t now_ns)
+                                 uint64_t now_ns, struct otus_counters *counters)
 {
-    struct otus_table *table = &registry->tables.calls;
-    return (struct records){table, otus_home_of(table, call_hash), call_hash, otus_tick_of(now_ns)};
+    struct otus_home home = otus_home_of(&registry->tables.calls, call_hash);
+    return (struct records){registry, home, call_hash, now_ns, counters};
 }
 
 static struct records records_of_call_id(struct otus_flow_registry *registry,
-                                         struct otus_slice call_id, uint64_t now_ns)
+                                         struct otus_slice call_id, uint64_t now_ns,
+                                         struct otus_counters *counters)
 {
-    return records_of(registry, otus_flow_hash_call(registry, call_id), now_ns);
+    return records_of(registry, otus_flow_hash_call(registry, call_id), now_ns, counters);
 }
 
 static uint32_t slots_of(const struct records *records)
 {
     return otus_slots_of(records->home.bucket, records->hash);
+}
+
+static struct otus_call *record_at(const struct records *records, uint32_t slot)
+{
+    return otus_item_at(&records->registry->tables.calls, records->home.bucket, slot);
+}
+
+static void use_slot(const struct records *records, uint32_t slot)
+{
+    otus_slot_use(records->home.bucket, slot, otus_tick_of(records->now_ns));
 }
 
 /* The call's next record, of those that slots still names; NULL behind the last. */
@@ -44,7 +56,7 @@ static struct otus_call *next_record(const struct records *records, uint32_t *sl
 {
     while (*slots != 0) {
         *out_slot = otus_next_slot(slots);
-        struct otus_call *call = otus_item_at(records->table, records->home.bucket, *out_slot);
+        struct otus_call *call = record_at(records, *out_slot);
         if (call->hash == records->hash)
             return call;
     }
@@ -65,8 +77,20 @@ static uint32_t find_head_slot(const struct records *records)
 static struct otus_call *find_head(const struct records *records)
 {
     uint32_t slot = find_head_slot(records);
-    return slot == OTUS_TABLE_SLOTS ? NULL
-                                    : otus_item_at(records->table, records->home.bucket, slot);
+    return slot == OTUS_TABLE_SLOTS ? NULL : record_at(records, slot);
+}
+
+/* Whether anything was heard of the call within the TTL: a message, or media of an endpoint. */
+static bool is_in_use(const struct records *records, const struct otus_call *call, uint32_t slot)
+{
+    uint32_t used = otus_slot_used(records->home.bucket, slot);
+    if (otus_ticks_between(used, otus_tick_of(records->now_ns)) <=
+        otus_flow_ttl_ticks(records->registry))
+        return true;
+    for (uint32_t k = 0; k < call->num_endpoints; k++)
+        if (otus_flow_is_alive(records->registry, call->endpoint[k], call->hash, records->now_ns))
+            return true;
+    return false;
 }
 
 /* A new record, where the bucket is full in place of another call's oldest one. A call that has the
@@ -81,11 +105,15 @@ static struct otus_call *add_record(const struct records *records)
         head |= (uint32_t)call->is_head << slot;
     }
     uint32_t kept = own == OTUS_TABLE_ALL_SLOTS ? head : own;
-    slot = otus_slot_take(records->table, records->home, records->tick, kept);
-    call = otus_item_at(records->table, records->home.bucket, slot);
+    slot = otus_slot_take(&records->registry->tables.calls, records->home,
+                          otus_tick_of(records->now_ns), kept);
+    call = record_at(records, slot);
+    if (records->home.bucket->tag[slot] != 0 && records->counters != NULL &&
+        is_in_use(records, call, slot))
+        otus_count(records->counters, OTUS_COUNT_CALLS_EVICTED);
     *call = (struct otus_call){.hash = records->hash, .is_head = head == 0};
     otus_slot_name(records->home.bucket, slot, records->hash);
-    otus_slot_use(records->home.bucket, slot, records->tick);
+    use_slot(records, slot);
     return call;
 }
 
@@ -94,8 +122,8 @@ static struct otus_call *take_head(const struct records *records)
     uint32_t slot = find_head_slot(records);
     if (slot == OTUS_TABLE_SLOTS)
         return add_record(records);
-    otus_slot_use(records->home.bucket, slot, records->tick);
-    return otus_item_at(records->table, records->home.bucket, slot);
+    use_slot(records, slot);
+    return record_at(records, slot);
 }
 
 static void drop_endpoint(struct otus_call *call, uint32_t k)
@@ -133,7 +161,7 @@ static void note_endpoint(const struct records *records, uint64_t endpoint, uint
     for (uint32_t slots = slots_of(records);
          (call = next_record(records, &slots, &slot)) != NULL;) {
         if (has_endpoint(call, endpoint, owner)) {
-            otus_slot_use(records->home.bucket, slot, records->tick);
+            use_slot(records, slot);
             is_there = true;
         } else if (call->num_endpoints < OTUS_CALL_ENDPOINTS) {
             room = call;
@@ -143,7 +171,7 @@ static void note_endpoint(const struct records *records, uint64_t endpoint, uint
     if (is_there)
         return;
     if (room != NULL)
-        otus_slot_use(records->home.bucket, slot_with_room, records->tick);
+        use_slot(records, slot_with_room);
     else
         room = add_record(records);
     room->endpoint[room->num_endpoints] = endpoint;
@@ -152,9 +180,9 @@ static void note_endpoint(const struct records *records, uint64_t endpoint, uint
 
 void otus_flow_note_endpoints(struct otus_flow_registry *registry, uint64_t call_hash,
                               const uint64_t *endpoints, uint32_t num, uint32_t owner,
-                              uint64_t now_ns)
+                              uint64_t now_ns, struct otus_counters *counters)
 {
-    struct records records = records_of(registry, call_hash, now_ns);
+    struct records records = records_of(registry, call_hash, now_ns, counters);
     otus_stripe_take(records.home.stripe);
     for (uint32_t i = 0; i < num; i++)
         note_endpoint(&records, endpoints[i], owner);
@@ -251,7 +279,7 @@ static void leave(struct leaving *leaving, const struct records *records,
         }
         for (uint32_t k = 0; k < call->num_endpoints; k++)
             leaving->endpoint[leaving->num++] = call->endpoint[k];
-        otus_slot_drop(records->table, records->home, slot);
+        otus_slot_drop(&records->registry->tables.calls, records->home, slot);
     }
 }
 
@@ -265,9 +293,9 @@ static void remove_all(struct otus_flow_registry *registry, const struct leaving
 }
 
 void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
-                       bool has_offer, uint64_t now_ns)
+                       bool has_offer, uint64_t now_ns, struct otus_counters *counters)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id, now_ns);
+    struct records records = records_of_call_id(registry, dialog->call_id, now_ns, counters);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
@@ -285,7 +313,7 @@ void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_fl
 bool otus_flow_is_offerless(struct otus_flow_registry *registry,
                             const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id, 0);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0, NULL);
     otus_stripe_take(records.home.stripe);
     const struct otus_call *head = find_head(&records);
     bool is_offerless = head != NULL && head->is_offerless && head->offerless_cseq == dialog->cseq;
@@ -296,7 +324,7 @@ bool otus_flow_is_offerless(struct otus_flow_registry *registry,
 void otus_flow_challenged(struct otus_flow_registry *registry,
                           const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id, 0);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0, NULL);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
     otus_stripe_take(records.home.stripe);
     struct otus_call *head = find_head(&records);
@@ -306,9 +334,9 @@ void otus_flow_challenged(struct otus_flow_registry *registry,
 }
 
 void otus_flow_answered(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
-                        uint64_t now_ns)
+                        uint64_t now_ns, struct otus_counters *counters)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id, now_ns);
+    struct records records = records_of_call_id(registry, dialog->call_id, now_ns, counters);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
@@ -321,7 +349,7 @@ void otus_flow_answered(struct otus_flow_registry *registry, const struct otus_f
 
 void otus_flow_refused(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id, 0);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0, NULL);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     uint32_t branch = otus_flow_hash_text(registry, dialog->branch);
     struct leaving leaving;
@@ -336,7 +364,7 @@ void otus_flow_refused(struct otus_flow_registry *registry, const struct otus_fl
 
 void otus_flow_ended(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog)
 {
-    struct records records = records_of_call_id(registry, dialog->call_id, 0);
+    struct records records = records_of_call_id(registry, dialog->call_id, 0, NULL);
     uint32_t from = otus_flow_hash_text(registry, dialog->from_tag);
     uint32_t to = otus_flow_hash_text(registry, dialog->to_tag);
     struct leaving leaving;

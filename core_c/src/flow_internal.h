@@ -42,12 +42,23 @@ struct otus_flow_registry {
     uint32_t has_peers; /* a key with both ends was put */
 };
 
+/* What the clocks of buckets make of the TTL. */
+static inline int32_t otus_flow_ttl_ticks(const struct otus_flow_registry *registry)
+{
+    uint64_t ttl = registry->ttl_ns >> 20;
+    return ttl < INT32_MAX ? (int32_t)ttl : INT32_MAX;
+}
+
 /* --- flow.c --- */
 uint64_t otus_flow_hash_call(const struct otus_flow_registry *registry, struct otus_slice call_id);
 /* Of a tag or branch; 0 for none. */
 uint32_t otus_flow_hash_text(const struct otus_flow_registry *registry, struct otus_slice text);
 /* Its line will be written to soon. */
 void otus_flow_ask_endpoint(const struct otus_flow_registry *registry, uint64_t endpoint);
+/* Whether the endpoint, or another one, of the call was put or hit within the TTL. Without the
+ * lock: while it changes the answer may be either. */
+bool otus_flow_is_alive(const struct otus_flow_registry *registry, uint64_t endpoint,
+                        uint64_t call_hash, uint64_t now_ns);
 /* Removes the ports of the endpoint that still belong to the call. */
 void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t endpoint,
                                uint64_t call_hash);
@@ -56,6 +67,6 @@ void otus_flow_remove_endpoint(struct otus_flow_registry *registry, uint64_t end
 /* The endpoints belong to the call and, in it, to the party with this tag. */
 void otus_flow_note_endpoints(struct otus_flow_registry *registry, uint64_t call_hash,
                               const uint64_t *endpoints, uint32_t num, uint32_t owner,
-                              uint64_t now_ns);
+                              uint64_t now_ns, struct otus_counters *counters);
 
 #endif

@@ -43,11 +43,9 @@ static bool read_literal(struct otus_flow_key *key, const uint8_t *octets, struc
 
 static void put_ports(struct registration *registration)
 {
-    uint32_t num_evicted =
-        otus_flow_put_ports(registration->registry, registration->ports, registration->num_ports,
-                            &registration->call_id, registration->owner, registration->now_ns);
-    if (num_evicted != 0 && registration->counters != NULL)
-        otus_count_by(registration->counters, OTUS_COUNT_FLOWS_EVICTED, num_evicted);
+    otus_flow_put_ports(registration->registry, registration->ports, registration->num_ports,
+                        &registration->call_id, registration->owner, registration->now_ns,
+                        registration->counters);
     registration->num_ports = 0;
 }
 
@@ -195,9 +193,9 @@ void otus_sip_register_media(struct otus_flow_registry *registry,
         return;
     }
     if (message->is_request && is_invite)
-        otus_flow_invited(registry, &dialog, message->sdp != NULL, now_ns);
+        otus_flow_invited(registry, &dialog, message->sdp != NULL, now_ns, counters);
     if (message->sdp != NULL && has_rtp)
         put_description(registry, message, &dialog, now_ns, counters);
     if (final != 0 && is_invite)
-        otus_flow_answered(registry, &dialog, now_ns);
+        otus_flow_answered(registry, &dialog, now_ns, counters);
 }

@@ -14,7 +14,7 @@ static void test_put_get_ttl(void)
     struct otus_flow_value value = value_of("call-1");
     struct otus_flow_value got;
     uint64_t now = 5 * (uint64_t)SECOND;
-    CHECK(!otus_flow_put(registry, &key, &value, NOBODY, now));
+    otus_flow_put(registry, &key, &value, NOBODY, now, NULL);
     CHECK(otus_flow_get(registry, &got, &key, now));
     CHECK_TEXT(got.octets, got.len, "call-1");
     CHECK_EQ(got.kind, OTUS_FLOW_RTP);
@@ -38,9 +38,9 @@ static void test_reuse_of_an_endpoint(void)
     struct otus_flow_value first = value_of("call-1");
     struct otus_flow_value second = value_of("call-2");
     struct otus_flow_value got;
-    otus_flow_put(registry, &key, &first, NOBODY, 1);
-    otus_flow_put(registry, &old, &first, NOBODY, 1);
-    otus_flow_put(registry, &key, &second, NOBODY, 2);
+    otus_flow_put(registry, &key, &first, NOBODY, 1, NULL);
+    otus_flow_put(registry, &old, &first, NOBODY, 1, NULL);
+    otus_flow_put(registry, &key, &second, NOBODY, 2, NULL);
     CHECK_EQ(otus_flow_count(registry), 2);
     end_call(registry, slice_of("call-1"));
     CHECK(otus_flow_get(registry, &got, &key, 3));
@@ -67,7 +67,7 @@ static void test_pair(void)
         {.key = key_of(1, 4001), .kind = {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}},
         {.key = key_of(1, 4002), .kind = {OTUS_FLOW_RTP_RTCP_MUX, 0}},
     };
-    CHECK_EQ(otus_flow_put_ports(registry, ports, 2, &value, NOBODY, 1), 0);
+    otus_flow_put_ports(registry, ports, 2, &value, NOBODY, 1, NULL);
     CHECK_EQ(otus_flow_count(registry), 3);
     CHECK_EQ(kind_at(registry, 4000, 1), OTUS_FLOW_RTP);
     CHECK_EQ(kind_at(registry, 4001, 1), OTUS_FLOW_RTCP);
@@ -75,12 +75,12 @@ static void test_pair(void)
     CHECK_EQ(kind_at(registry, 4003, 1), 0);
     ports[0].kind[0] = OTUS_FLOW_RTP_RTCP_MUX; /* what is not named stays */
     ports[0].kind[1] = 0;
-    CHECK_EQ(otus_flow_put_ports(registry, ports, 1, &value, NOBODY, 1), 0);
+    otus_flow_put_ports(registry, ports, 1, &value, NOBODY, 1, NULL);
     CHECK_EQ(kind_at(registry, 4000, 1), OTUS_FLOW_RTP_RTCP_MUX);
     CHECK_EQ(kind_at(registry, 4001, 1), OTUS_FLOW_RTCP);
     CHECK_EQ(otus_flow_count(registry), 3);
     /* But what is over does not come back with the other port. */
-    CHECK_EQ(otus_flow_put_ports(registry, ports, 1, &value, NOBODY, 2 * (uint64_t)SECOND), 0);
+    otus_flow_put_ports(registry, ports, 1, &value, NOBODY, 2 * (uint64_t)SECOND, NULL);
     CHECK_EQ(kind_at(registry, 4000, 2 * (uint64_t)SECOND), OTUS_FLOW_RTP_RTCP_MUX);
     CHECK_EQ(kind_at(registry, 4001, 2 * (uint64_t)SECOND), 0);
     end_call(registry, slice_of("call"));
@@ -96,8 +96,8 @@ static void test_pair_of_two_calls(void)
     struct otus_flow_value first = value_of("call-1"), second = value_of("call-2"), got;
     struct otus_flow_key even = key_of(1, 4000), odd = key_of(1, 4001);
     struct otus_flow_ports both = {even, {OTUS_FLOW_RTP, OTUS_FLOW_RTCP}};
-    otus_flow_put(registry, &even, &first, NOBODY, 1);
-    otus_flow_put(registry, &odd, &second, NOBODY, 1);
+    otus_flow_put(registry, &even, &first, NOBODY, 1, NULL);
+    otus_flow_put(registry, &odd, &second, NOBODY, 1, NULL);
     CHECK_EQ(otus_flow_count(registry), 2);
     CHECK(otus_flow_get(registry, &got, &even, 1));
     CHECK_TEXT(got.octets, got.len, "call-1");
@@ -107,9 +107,9 @@ static void test_pair_of_two_calls(void)
     CHECK(!otus_flow_get(registry, &got, &even, 1));
     CHECK(otus_flow_get(registry, &got, &odd, 1));
 
-    otus_flow_put_ports(registry, &both, 1, &first, NOBODY, 1);
+    otus_flow_put_ports(registry, &both, 1, &first, NOBODY, 1, NULL);
     CHECK_EQ(otus_flow_count(registry), 2);
-    otus_flow_put(registry, &odd, &second, NOBODY, 1);
+    otus_flow_put(registry, &odd, &second, NOBODY, 1, NULL);
     CHECK_EQ(otus_flow_count(registry), 2);
     end_call(registry, slice_of("call-1"));
     CHECK(!otus_flow_get(registry, &got, &even, 1));
@@ -127,8 +127,8 @@ static void test_many_endpoints(void)
     struct otus_flow_value value = value_of("conference");
     for (uint16_t i = 0; i < 40; i++) {
         struct otus_flow_key key = key_of(7, (uint16_t)(1000 + i));
-        otus_flow_put(registry, &key, &value, NOBODY, 1);
-        otus_flow_put(registry, &key, &value, NOBODY, 2); /* again: nothing grows */
+        otus_flow_put(registry, &key, &value, NOBODY, 1, NULL);
+        otus_flow_put(registry, &key, &value, NOBODY, 2, NULL); /* again: nothing grows */
     }
     CHECK_EQ(otus_flow_count(registry), 40);
     end_call(registry, slice_of("conference"));
@@ -158,13 +158,13 @@ static struct otus_flow_dialog dialog_of(const char *from, const char *to, const
 static void invite(struct scene *scene, const char *from, const char *to, const char *branch)
 {
     struct otus_flow_dialog dialog = dialog_of(from, to, branch);
-    otus_flow_invited(scene->registry, &dialog, true, 1);
+    otus_flow_invited(scene->registry, &dialog, true, 1, NULL);
 }
 
 static void answer(struct scene *scene, const char *from, const char *to, const char *branch)
 {
     struct otus_flow_dialog dialog = dialog_of(from, to, branch);
-    otus_flow_answered(scene->registry, &dialog, 1);
+    otus_flow_answered(scene->registry, &dialog, 1, NULL);
 }
 
 static void refuse(struct scene *scene, const char *from, const char *to, const char *branch)
@@ -182,7 +182,7 @@ static void end(struct scene *scene, const char *from, const char *to)
 static void offer(struct scene *scene, const char *owner, uint16_t port)
 {
     struct otus_flow_key key = key_of(1, port);
-    otus_flow_put(scene->registry, &key, &scene->value, slice_of(owner), 1);
+    otus_flow_put(scene->registry, &key, &scene->value, slice_of(owner), 1, NULL);
 }
 
 static bool has(struct scene *scene, uint16_t port)
@@ -370,8 +370,8 @@ static void test_long_call_ids(void)
     struct otus_flow_value value_b = value_of(b);
     CHECK_EQ(value_a.len, OTUS_FLOW_MAX_VALUE);
     CHECK(memcmp(&value_a, &value_b, sizeof value_a) != 0);
-    otus_flow_put(registry, &key_a, &value_a, NOBODY, 1);
-    otus_flow_put(registry, &key_b, &value_b, NOBODY, 1);
+    otus_flow_put(registry, &key_a, &value_a, NOBODY, 1, NULL);
+    otus_flow_put(registry, &key_b, &value_b, NOBODY, 1, NULL);
     end_call(registry, slice_of(a));
     CHECK(!otus_flow_get(registry, &got, &key_a, 1));
     CHECK(otus_flow_get(registry, &got, &key_b, 1));
@@ -385,13 +385,13 @@ static void test_sweep(void)
     struct otus_flow_value value = value_of("old");
     for (uint32_t i = 0; i < 500; i++) {
         struct otus_flow_key key = key_of(i, 1);
-        otus_flow_put(registry, &key, &value, NOBODY, 1);
+        otus_flow_put(registry, &key, &value, NOBODY, 1, NULL);
     }
     CHECK(otus_flow_count(registry) >= 400); /* some gave way: buckets fill unevenly */
     struct otus_flow_key key = key_of(1000, 1);
     struct otus_flow_value young = value_of("young");
     for (uint32_t i = 0; i < 250; i++) /* more than there are buckets */
-        otus_flow_put(registry, &key, &young, NOBODY, 10 * (uint64_t)SECOND);
+        otus_flow_put(registry, &key, &young, NOBODY, 10 * (uint64_t)SECOND, NULL);
     CHECK_EQ(otus_flow_count(registry), 1);
     otus_flow_registry_free(registry);
 }
@@ -415,7 +415,7 @@ static void test_find(void)
     const struct otus_flow_key *keys[] = {&dst, &src, &pair, &back};
     for (int i = 0; i < 4; i++) {
         CHECK(!otus_flow_find(registry, &got, &meta, 1));
-        otus_flow_put(registry, keys[i], &value, NOBODY, 1);
+        otus_flow_put(registry, keys[i], &value, NOBODY, 1, NULL);
         CHECK(otus_flow_find(registry, &got, &meta, 1));
         end_call(registry, slice_of("c"));
     }
@@ -437,7 +437,7 @@ static void test_ahead(void)
         uint64_t hash = otus_flow_ask_bucket(registry, &asked);
         CHECK(!otus_flow_ask_entry(registry, hash));
         CHECK(!otus_flow_find(registry, &got, &meta, 1));
-        otus_flow_put(registry, &key, &value, NOBODY, 1);
+        otus_flow_put(registry, &key, &value, NOBODY, 1, NULL);
         CHECK(octet != 2 || otus_flow_ask_entry(registry, hash));
         CHECK_EQ(otus_flow_find(registry, &got, &meta, 1), octet >= 2);
         CHECK_EQ(otus_flow_count(registry), 1);
@@ -472,7 +472,7 @@ static void test_memory(void)
         struct otus_flow_key key = key_of(i % 1000, (uint16_t)(i / 1000 * 2));
         struct otus_flow_value value = {.kind = OTUS_FLOW_RTP, .len = 4};
         memcpy(value.octets, &i, sizeof i);
-        otus_flow_put(registry, &key, &value, NOBODY, 1);
+        otus_flow_put(registry, &key, &value, NOBODY, 1, NULL);
         if (i >= 100) {
             uint32_t old = i - 100;
             end_call(registry, (struct otus_slice){(const uint8_t *)&old, sizeof old});

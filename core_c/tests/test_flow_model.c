@@ -143,6 +143,7 @@ static void model_leave(struct model *model, uint32_t number, uint32_t one, uint
 
 struct run {
     struct otus_flow_registry *registry;
+    struct otus_counters counters;
     struct model model;
     uint64_t random;
     uint64_t now;
@@ -198,9 +199,8 @@ static void put(struct run *run)
         ports[i] = (struct otus_flow_ports){key_of(endpoint), {kind[0], kind[1]}};
         model_put(&run->model, call, endpoint / 2, kind, owner, run->now);
     }
-    uint32_t num_evicted =
-        otus_flow_put_ports(run->registry, ports, num, &value, text_of(owner), run->now);
-    CHECK(run->is_small || num_evicted == 0);
+    otus_flow_put_ports(run->registry, ports, num, &value, text_of(owner), run->now,
+                        &run->counters);
 }
 
 static void check_value(struct run *run, const struct otus_flow_value *got, uint32_t endpoint)
@@ -270,7 +270,7 @@ static void step_dialog(struct run *run)
     struct model_dialog *known;
     switch (what) {
     case 0:
-        otus_flow_invited(run->registry, &dialog, dialog.cseq == 1, run->now);
+        otus_flow_invited(run->registry, &dialog, dialog.cseq == 1, run->now, &run->counters);
         call->is_offerless = dialog.cseq != 1;
         call->offerless_cseq = dialog.cseq;
         call->is_known = true;
@@ -280,7 +280,7 @@ static void step_dialog(struct run *run)
             call->has_invite[branch] = true;
         break;
     case 1:
-        otus_flow_answered(run->registry, &dialog, run->now);
+        otus_flow_answered(run->registry, &dialog, run->now, &run->counters);
         call->has_invite[branch] = false;
         call->is_known = true;
         model_add_dialog(call, from, to);
@@ -432,6 +432,10 @@ static void run_steps(uint32_t max_flows, uint64_t seed, bool is_small)
     }
     (void)check_items(run.registry);
     end_all(&run);
+    if (!is_small) {
+        CHECK_EQ(run.counters.value[OTUS_COUNT_FLOWS_EVICTED], 0);
+        CHECK_EQ(run.counters.value[OTUS_COUNT_CALLS_EVICTED], 0);
+    }
     bool has_more = false;
     for (uint32_t i = 0; i < NUM_CALLS; i++)
         has_more |= run.model.calls[i].has_more;

@@ -7,6 +7,7 @@ enum { THREAD_ROUNDS = 20000 };
 
 struct thread_work {
     struct otus_flow_registry *registry;
+    struct otus_counters counters;
     const bool *writers_done; /* readers go on until then, and once more over all keys */
     uint32_t num_keys;
     uint32_t seed;
@@ -19,6 +20,7 @@ static void *writer_run(void *argument)
     struct thread_work *work = argument;
     uint32_t state = work->seed;
     for (uint32_t i = 0; i < THREAD_ROUNDS; i++) {
+        uint64_t now_ns = (uint64_t)(i + 1) << 14; /* 60 rounds a millisecond */
         state = state * 1664525 + 1013904223;
         uint32_t number = (state >> 8) % work->num_keys;
         struct otus_flow_key key = key_of(number, (uint16_t)number);
@@ -27,7 +29,7 @@ static void *writer_run(void *argument)
         if (i % 16 == 0)
             end_call(work->registry, (struct otus_slice){value.octets, value.len});
         else
-            otus_flow_put(work->registry, &key, &value, NOBODY, i + 1);
+            otus_flow_put(work->registry, &key, &value, NOBODY, now_ns, &work->counters);
     }
     return NULL;
 }
@@ -53,9 +55,9 @@ static void *reader_run(void *argument)
     return NULL;
 }
 
-static void run_threads(uint32_t max_flows, uint32_t num_keys)
+static void run_threads(uint32_t max_flows, uint32_t num_keys, uint32_t ttl_ms)
 {
-    struct otus_flow_registry *registry = registry_of(max_flows, 1000000);
+    struct otus_flow_registry *registry = registry_of(max_flows, ttl_ms);
     struct thread_work work[4] = {{0}};
     pthread_t threads[4];
     bool writers_done = false;
@@ -79,7 +81,8 @@ static void run_threads(uint32_t max_flows, uint32_t num_keys)
 
 int main(void)
 {
-    run_threads(8, 64);     /* two buckets, in which everything collides */
-    run_threads(1000, 512); /* entries that a call gives back are another bucket's next */
+    run_threads(8, 64, 1000000);     /* two buckets, in which everything collides */
+    run_threads(8, 64, 2);           /* of which some is over */
+    run_threads(1000, 512, 1000000); /* entries that a call gives back are another bucket's next */
     return check_summary();
 }

@@ -471,7 +471,7 @@ static void test_media_in_bursts(void)
             struct otus_flow_key key = ends[cut % 3 == 0];
             key.port = (uint16_t)(key.port + i);
             otus_flow_put(config.flows, &key, &value, (struct otus_slice){NULL, 0},
-                          1700000000000000000u);
+                          1700000000000000000u, NULL);
         }
         config.stages = both;
         config.num_stages = 2;
@@ -541,7 +541,7 @@ static void test_full_batch_decides_nothing_about_media(void)
         struct otus_pipeline_config config = default_config();
         CHECK_EQ(otus_flow_registry_new(&config.flows, 8, 1000000), OTUS_OK);
         otus_flow_put(config.flows, &key, &value, (struct otus_slice){NULL, 0},
-                      1700000000000000000u);
+                      1700000000000000000u, NULL);
         config.stages = stages;
         config.num_stages = 2;
         config.outputs = 0;

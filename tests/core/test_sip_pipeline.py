@@ -141,6 +141,22 @@ def test_endpoints_are_kept_where_somebody_looks_for_them() -> None:
         pipeline.close()
 
 
+def test_what_gives_way_in_a_full_registry_is_counted() -> None:
+    """Room for one endpoint is one bucket of six: of ten calls four give way, and their
+    endpoints, which are noted where somebody looks for them."""
+    messages = [sip(call_id=f"call-{i}", body=sdp(("192.0.2.1", 4000 + 2 * i))) for i in range(10)]
+    sip_stage, rtp_stage = Stage(StageKind.PARSE_SIP), Stage(StageKind.PARSE_RTP)
+    for stages, flows_evicted in (((sip_stage,), 0), ((sip_stage, rtp_stage), 2 * (10 - 6))):
+        flows = FlowRegistry(1, 60000)
+        config = PipelineConfig("task", "agent", "task-0", stages, flows=flows)
+        pipeline = Pipeline(otus_core.open_memory(pcap([udp(m) for m in messages])), config)
+        assert pipeline.poll(0).ended
+        anomalies = pipeline.counters()["anomaly"]
+        assert anomalies["calls_evicted"] == 10 - 6
+        assert anomalies["flows_evicted"] == flows_evicted  # RTP and RTCP of each
+        pipeline.close()
+
+
 def test_rtp_and_rtcp_are_told_by_their_octets() -> None:
     """Whatever the description made of the port: SR on the RTP port, RTP on the RTCP port."""
     far = ("203.0.113.9", 9)

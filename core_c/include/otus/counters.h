@@ -110,6 +110,7 @@
     X(STREAM_OCTETS_SKIPPED, ANOMALY, "stream_octets_skipped", "octets that were no message")      \
     X(STREAMS_EVICTED, ANOMALY, "streams_evicted", "oldest TCP stream gave way to a new one")      \
     X(FLOWS_EVICTED, ANOMALY, "flows_evicted", "oldest flow gave way to a new one")                \
+    X(CALLS_EVICTED, ANOMALY, "calls_evicted", "oldest call gave way to a new one")                \
     X(LABELS_DROPPED, ANOMALY, "labels_dropped", "labels beyond OTUS_MAX_LABELS names")
 
 /* Which equation a counter belongs to. */

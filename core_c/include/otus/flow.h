@@ -2,7 +2,8 @@
  *
  * One registry per task, shared by its pipelines: the only mutable thing that
  * pipelines share. Lookups are wait-free for readers in practice (seqlock per
- * bucket); a full table evicts the oldest. */
+ * bucket). In a full bucket the oldest gives way: an endpoint, or a record of a
+ * call, that was in use within the TTL is counted in counters, which may be NULL. */
 #ifndef OTUS_FLOW_H
 #define OTUS_FLOW_H
 
@@ -57,17 +58,16 @@ struct otus_flow_ports {
 };
 
 /* Adds or refreshes, all of one party of a call; at most OTUS_FLOW_MAX_PORTS. Ports of a pair that
- * are not named stay as they are. Returns how many endpoints gave way, the oldest of full buckets.
- * call_id: its kind means nothing. owner: the tag of the party that media come to there, empty
- * where it has none. */
+ * are not named stay as they are. call_id: its kind means nothing. owner: the tag of the party that
+ * media come to there, empty where it has none. */
 enum { OTUS_FLOW_MAX_PORTS = 16 };
-uint32_t otus_flow_put_ports(struct otus_flow_registry *registry,
-                             const struct otus_flow_ports *ports, uint32_t num,
-                             const struct otus_flow_value *call_id, struct otus_slice owner,
-                             uint64_t now_ns);
-/* One endpoint; true where another gave way. */
-bool otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
-                   const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns);
+void otus_flow_put_ports(struct otus_flow_registry *registry, const struct otus_flow_ports *ports,
+                         uint32_t num, const struct otus_flow_value *call_id,
+                         struct otus_slice owner, uint64_t now_ns, struct otus_counters *counters);
+/* One endpoint. */
+void otus_flow_put(struct otus_flow_registry *registry, const struct otus_flow_key *key,
+                   const struct otus_flow_value *value, struct otus_slice owner, uint64_t now_ns,
+                   struct otus_counters *counters);
 
 /* A hit refreshes the TTL. Copies out: an entry may change under a reader. Of the
  * value's octets those behind the first len mean nothing. */
@@ -106,7 +106,7 @@ void otus_flow_ask_call(const struct otus_flow_registry *registry, struct otus_s
 /* An INVITE was sent. One with a To tag is of a dialog that stands already; one without a
  * session description asks the other side to make the offer (RFC 3261 13.2.1). */
 void otus_flow_invited(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
-                       bool has_offer, uint64_t now_ns);
+                       bool has_offer, uint64_t now_ns, struct otus_counters *counters);
 /* Whether the INVITE that this response belongs to was seen, and came without an offer. */
 OTUS_MUST_CHECK bool otus_flow_is_offerless(struct otus_flow_registry *registry,
                                             const struct otus_flow_dialog *dialog);
@@ -115,7 +115,7 @@ void otus_flow_challenged(struct otus_flow_registry *registry,
                           const struct otus_flow_dialog *dialog);
 /* It was answered by 2xx: the dialog stands. */
 void otus_flow_answered(struct otus_flow_registry *registry, const struct otus_flow_dialog *dialog,
-                        uint64_t now_ns);
+                        uint64_t now_ns, struct otus_counters *counters);
 /* It was refused for good. Removes the call's endpoints where nothing of the call goes on,
  * neither a dialog nor an INVITE on another branch; else those of the refusing party, unless
  * it is in a dialog: a failed re-INVITE leaves the session as it was (RFC 3261 14.1). */

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import select
 import stat
@@ -23,6 +24,9 @@ LINE_OVERHEAD = sys.getsizeof(b"") + 8
 PIECE_OCTETS = 1 << 18
 SLOW = "slow_output"
 BROKEN = "broken_pipe"
+FULL = "disk_full"
+# Where standard output is a file: passes by itself when there is room again.
+_FULL_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class PatientOutput:
@@ -46,8 +50,9 @@ class PatientOutput:
         self._lines: deque[bytes] = deque()
         self._octets = self._octets_in_hand = 0
         self._changed = threading.Condition()
-        self._written = self._slow = self._broken = self._in_hand = 0
+        self._written = self._slow = self._broken = self._full = self._in_hand = 0
         self._closing = self._is_broken = False
+        self._is_torn = False  # the last line written has no end
         # Wakes the thread from waiting for a reader that takes nothing.
         self._wake_read, self._wake_write = os.pipe()
         self._thread = threading.Thread(target=self._run, name="otus-console", daemon=True)
@@ -69,10 +74,11 @@ class PatientOutput:
     def stats(self) -> ReporterStats:
         """Lines by what became of them."""
         with self._changed:
+            failed = {BROKEN: self._broken, FULL: self._full}
             return ReporterStats(
                 reported=self._written,
                 dropped={SLOW: self._slow} if self._slow else {},
-                failed={BROKEN: self._broken} if self._broken else {},
+                failed={reason: count for reason, count in failed.items() if count},
                 queued=len(self._lines) + self._in_hand,
                 held_octets=self._octets + self._octets_in_hand,
             )
@@ -122,25 +128,28 @@ class PatientOutput:
 
     def _write_out(self, lines: list[bytes]) -> None:
         """Writes lines, many in one call; counts each as written, dropped or failed."""
-        left = memoryview(b"".join(lines))
+        mend = b"\n" if self._is_torn else b""
+        left = memoryview(mend + b"".join(lines))
         ends = iter(_ends(lines))
         end = next(ends, None)
-        done = 0
+        done, line_start = -len(mend), 0
+        is_full = False
         while left and self._wait_writable():
             try:
                 wrote = os.write(self._fd, left[: self._chunk])
             except BlockingIOError:
                 continue
-            except OSError:
-                with self._changed:
-                    self._is_broken = True
+            except OSError as error:
+                is_full = error.errno in _FULL_ERRORS
+                self._is_broken = not is_full
                 break
             left = left[wrote:]
             done += wrote
             complete = 0
             while end is not None and end <= done:
                 complete += 1
-                end = next(ends, None)
+                line_start, end = end, next(ends, None)
+            self._is_torn = done > line_start
             with self._changed:
                 self._written += complete
                 self._in_hand -= complete
@@ -151,6 +160,8 @@ class PatientOutput:
                 self._broken += rest + len(self._lines)
                 self._lines.clear()
                 self._octets = 0
+            elif is_full:
+                self._full += rest
             else:
                 self._slow += rest
             self._changed.notify_all()

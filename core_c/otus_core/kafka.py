@@ -30,6 +30,7 @@ _VALUES = ("json", "protobuf", "raw")  # as enum otus_kafka_value numbers them
 # Not cleared: a page of it that is not used is never there.
 _new = ffi.new_allocator(should_clear_after_alloc=False)
 _ENVELOPE = ("task_id", "agent_id", "pipeline_id")
+_crc32c = lib.otus_crc32c_best()
 
 
 def kafka_sections(
@@ -79,7 +80,7 @@ def kafka_sections(
 def crc32c(octets: bytes | bytearray | memoryview) -> int:
     """Return the CRC-32C of octets (RFC 3720 B.4), by the processor's own instruction."""
     with ffi.from_buffer("uint8_t[]", octets) as at:
-        return int(lib.otus_crc32c(at, len(octets)))
+        return int(_crc32c(at, len(octets)))
 
 
 def _fill(

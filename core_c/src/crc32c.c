@@ -92,7 +92,7 @@ static uint32_t by_instruction(const uint8_t *octets, size_t len)
 
 #endif
 
-uint32_t otus_crc32c(const uint8_t *octets, size_t len)
+otus_crc32c otus_crc32c_best(void)
 {
-    return has_instruction() ? by_instruction(octets, len) : otus_crc32c_portable(octets, len);
+    return has_instruction() ? by_instruction : otus_crc32c_portable;
 }

@@ -29,6 +29,10 @@ def socket_path(given: str | None, config: str | None) -> str:
 
     The file is looked at for this one key alone: a mistake elsewhere in it must
     not keep an operator from the daemon that runs.
+
+    Raises:
+        CliError: a file that was given can't be read: the default would be another
+            daemon's, and `otus --config typo.yml stop` would end that one.
     """
     if given:
         return given
@@ -41,8 +45,14 @@ def socket_path(given: str | None, config: str | None) -> str:
 
         try:
             data = parse_document(Path(path).read_text(encoding="utf-8")).data
-        except (OSError, UnicodeDecodeError, DocumentError):
-            return DEFAULT_SOCKET
+        except (OSError, UnicodeDecodeError, DocumentError) as error:
+            if not config:
+                return DEFAULT_SOCKET
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise CliError(
+                f"{config}: can't be read: {why}; mend it, or give --socket",
+                "configuration_invalid",
+            ) from error
         daemon = data.get("daemon") if isinstance(data, dict) else None
         found = daemon.get("socket_path") if isinstance(daemon, dict) else None
         if isinstance(found, str):

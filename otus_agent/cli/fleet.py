@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 import time
@@ -29,6 +30,8 @@ _MAX_CELL = 100
 @click.group()
 def fleet() -> None:
     """Steers many agents through Kafka: sends a command, gathers the answers."""
+    # What the client library logs of its attempts is told once, by whoever gives up.
+    logging.getLogger("aiokafka").addHandler(logging.NullHandler())
 
 
 # --- Options -------------------------------------------------------------------

@@ -17,7 +17,7 @@ import yaml
 from agent_fakes import task
 from daemon_process import DaemonProcess, write_config
 from otus_agent import cli as cli_package
-from otus_agent.cli import COMMANDS, _run, render
+from otus_agent.cli import COMMANDS, _run, client, render
 from otus_agent.cli.figures import figures_of
 from otus_agent.cli.render import show_table
 from otus_agent.cli.task_view import show_status
@@ -138,9 +138,36 @@ def test_the_socket_comes_from_option_environment_or_configuration(
     assert run("status", "--socket", daemon.socket_path)[0] == 0
     monkeypatch.setenv("OTUS_SOCKET", daemon.socket_path)
     assert run("status")[0] == 0
+    assert run("--config", "/nowhere.yml", "status")[0] == 0
     monkeypatch.setenv("OTUS_SOCKET", "/nowhere.sock")
     assert run("--socket", daemon.socket_path, "status")[0] == 0
     assert run("--config", config, "status")[0] == 3
+
+
+def test_brokers_that_do_not_answer_are_told_in_one_line() -> None:
+    command = [sys.executable, "-m", "otus_agent", "fleet", "list", "--brokers", "127.0.0.1:1"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr.startswith("otus: no broker answers at 127.0.0.1:1: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_configuration_that_can_not_be_read_means_no_other_daemon(
+    run: Run, daemon: DaemonProcess, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """`otus --config typo.yml stop` does not stop the daemon at the default socket."""
+    monkeypatch.setattr(client, "DEFAULT_SOCKET", daemon.socket_path)
+    monkeypatch.setattr(client, "DEFAULT_CONFIG", str(tmp_path / "default.yml"))
+    typo = str(tmp_path / "typo.yml")
+    told = f"otus: {typo}: can't be read: No such file or directory; mend it, or give --socket\n"
+    assert run("--config", typo, "status") == (5, "", told)
+    Path(typo).write_text("daemon: [\n")
+    code, out, error = run("--config", typo, "status")
+    assert (code, out, error.count("\n")) == (5, "", 1)
+    assert f"{typo}: can't be read: " in error
+    # What nobody asked for does not stand between an operator and the daemon.
+    (tmp_path / "default.yml").write_text("daemon: [\n")
+    assert run("status")[0] == 0
 
 
 def test_validate_tells_place_key_and_what_is_allowed(run: Run, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import ssl
 from typing import Any, Protocol
 
 from otus_agent.config.kafka import KafkaConfig, TlsConfig
+from otus_agent.tls import naming
 
 REQUEST_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 2.0
@@ -27,13 +28,15 @@ def tls_context(tls: TlsConfig) -> ssl.SSLContext:
     """Reads the certificates.
 
     Raises:
-        OSError: a file cannot be read or holds no certificate.
+        OSError: a file cannot be read or holds no certificate; it is named.
     """
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    with naming(tls.ca_file):
+        context = ssl.create_default_context(cafile=tls.ca_file)
     context.check_hostname = tls.check_hostname
     if tls.cert_file is not None:
         password = tls.key_password.get_secret_value() if tls.key_password else None
-        context.load_cert_chain(tls.cert_file, tls.key_file, password)
+        with naming(tls.cert_file, tls.key_file):
+            context.load_cert_chain(tls.cert_file, tls.key_file, password)
     return context
 
 

@@ -26,6 +26,7 @@ from prometheus_client.exposition import choose_encoder
 
 from otus_agent.config.fields import split_address
 from otus_agent.config.metrics import MetricsConfig
+from otus_agent.tls import naming
 
 log = logging.getLogger("otus.telemetry")
 
@@ -95,9 +96,11 @@ def _tls_context(config: MetricsConfig) -> ssl.SSLContext | None:
     if config.tls is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(config.tls.cert_file, config.tls.key_file)
+    with naming(config.tls.cert_file, config.tls.key_file):
+        context.load_cert_chain(config.tls.cert_file, config.tls.key_file)
     if config.tls.client_ca_file is not None:
-        context.load_verify_locations(config.tls.client_ca_file)
+        with naming(config.tls.client_ca_file):
+            context.load_verify_locations(config.tls.client_ca_file)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
 

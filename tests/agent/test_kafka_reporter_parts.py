@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 import struct
 import tomllib
 from collections import Counter
@@ -22,12 +23,15 @@ from hypothesis import strategies as st
 
 from integration.records import BASE_TS_NS, batch
 from otus_agent.config.kafka import KafkaConfig, inherit
+from otus_agent.kafka.client import tls_context as agent_tls_context
 from otus_plugins.reporter import kafka
 from otus_plugins.reporter.kafka import KafkaReporterConfig
+from otus_plugins.reporter.kafka.config import Tls
+from otus_plugins.reporter.kafka.connection import tls_context as reporter_tls_context
 from otus_plugins.reporter.kafka.encode import Encoder
 from otus_plugins.reporter.kafka.outbox import Held, Outbox, Place, Waiting
 from otus_plugins.reporter.kafka.oversize import cut_json, cut_protobuf, cut_raw
-from otus_plugins.reporter.kafka.records import FinishedBatch, Section
+from otus_plugins.reporter.kafka.records import FinishedBatch, Section, compressor
 
 FOLDER = Path(kafka.__file__).parent
 DECODERS = {
@@ -291,6 +295,13 @@ def test_cut_protobuf_refuses_what_is_no_message() -> None:
         {"brokers": ["host"]},
         {"brokers": ["host:70000"]},
         {"compression": "brotli"},
+        {"compression": "gzip", "compression_level": 10},
+        {"compression": "gzip", "compression_level": -1},
+        {"compression": "lz4", "compression_level": -1},
+        {"compression": "lz4", "compression_level": 17},
+        {"compression_level": 23},
+        {"compression": "snappy", "compression_level": 1},
+        {"compression": "none", "compression_level": 1},
         {"acks": "1", "idempotence": True},
         {"acks": 2},
         {"max_message_octets": 900_000, "max_batch_octets": 900_000},
@@ -305,6 +316,27 @@ def test_wrong_settings_are_refused(settings: dict[str, Any]) -> None:
     """When the task is created, not when the first packet comes."""
     with pytest.raises(ValueError):
         config(**settings)
+
+
+@pytest.mark.parametrize(
+    ("compression", "levels"), [("gzip", (0, 9)), ("lz4", (0, 16)), ("zstd", (-7, 22))]
+)
+def test_every_level_that_is_taken_compresses(compression: str, levels: tuple[int, int]) -> None:
+    data = b"INVITE sip:a@example.com SIP/2.0\r\n" * 100
+    for level in range(levels[0], levels[1] + 1):
+        config(compression=compression, compression_level=level)
+        assert DECODERS[compression](compressor(compression, level)(data)) == data
+
+
+@pytest.mark.parametrize("tls_context", [reporter_tls_context, agent_tls_context])
+def test_a_certificate_that_can_not_be_read_is_named(tls_context: Any, tmp_path: Path) -> None:
+    """Python's ssl says "No such file or directory" and "PEM lib", and not of what."""
+    empty, nowhere = tmp_path / "empty.pem", tmp_path / "nowhere.pem"
+    empty.touch()
+    for sections in ({"ca_file": nowhere}, {"ca_file": empty}, {"cert_file": empty}):
+        tls = {name: str(path) for name, path in sections.items()}
+        with pytest.raises(OSError, match=re.escape(*tls.values())):
+            tls_context(Tls.model_validate(tls))
 
 
 def test_topics() -> None:

@@ -341,6 +341,14 @@ async def test_tls_serves_those_whom_the_authority_knows(tmp_path: Path) -> None
         await telemetry.stop()
 
 
+async def test_a_certificate_that_can_not_be_read_is_named(tmp_path: Path) -> None:
+    lost = tmp_path / "lost.pem"
+    telemetry = Telemetry(make_agent(tmp_path, tls={"cert_file": str(lost), "key_file": str(lost)}))
+    with pytest.raises(OSError, match=str(lost)):
+        await telemetry.start()
+    await telemetry.stop()
+
+
 class Receiver(BaseHTTPRequestHandler):
     """What an OTLP collector is to the agent."""
 

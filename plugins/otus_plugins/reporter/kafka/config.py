@@ -21,6 +21,8 @@ _BROKER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 # Octets that a record adds to its key, value and headers, and a batch to its records.
 RECORD_OVERHEAD = 64
 BATCH_OVERHEAD = 61
+# The levels of those compressions that have any.
+_LEVELS = {"gzip": (0, 9), "lz4": (0, 16), "zstd": (-7, 22)}
 
 
 def _seconds(value: object) -> object:
@@ -76,7 +78,7 @@ class KafkaReporterConfig(_Section):
     value: Literal["json", "protobuf", "raw"] = "json"
     header_labels: list[str] = ["*"]
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "zstd"
-    compression_level: int | None = Field(None, ge=-7, le=22)
+    compression_level: int | None = None
 
     acks: Literal["all", "1", "0"] = "all"
     idempotence: bool | None = None
@@ -123,7 +125,18 @@ class KafkaReporterConfig(_Section):
             raise ValueError("idempotence needs acks: all")
         if self.max_message_octets + RECORD_OVERHEAD + BATCH_OVERHEAD > self.max_batch_octets:
             raise ValueError("max_message_octets does not fit into max_batch_octets")
+        if self.compression_level is not None:
+            self._check_level(self.compression_level)
         return self
+
+    def _check_level(self, level: int) -> None:
+        if self.compression not in _LEVELS:
+            raise ValueError(f"compression {self.compression} has no compression_level")
+        least, most = _LEVELS[self.compression]
+        if not least <= level <= most:
+            raise ValueError(
+                f"compression_level of {self.compression} must be {least} to {most}, not {level}"
+            )
 
     @property
     def is_idempotent(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
+from collections.abc import Iterator
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -27,14 +28,26 @@ def tls_context(tls: Tls) -> ssl.SSLContext:
     """Reads the certificates.
 
     Raises:
-        OSError: a file cannot be read or holds no certificate.
+        OSError: a file cannot be read or holds no certificate; it is named.
     """
-    context = ssl.create_default_context(cafile=tls.ca_file)
+    with _naming(tls.ca_file):
+        context = ssl.create_default_context(cafile=tls.ca_file)
     context.check_hostname = tls.check_hostname
     if tls.cert_file is not None:
         password = tls.key_password.get_secret_value() if tls.key_password else None
-        context.load_cert_chain(tls.cert_file, tls.key_file, password)
+        with _naming(tls.cert_file, tls.key_file):
+            context.load_cert_chain(tls.cert_file, tls.key_file, password)
     return context
+
+
+@contextlib.contextmanager
+def _naming(*files: str | None) -> Iterator[None]:
+    """Has an error name the files, which ssl does not."""
+    try:
+        yield
+    except OSError as error:
+        named = " or ".join(filter(None, files))
+        raise OSError(f"{named}: {error.strerror or error}") from error
 
 
 def connection_settings(config: KafkaReporterConfig) -> dict[str, Any]:

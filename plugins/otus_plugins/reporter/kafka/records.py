@@ -70,7 +70,7 @@ def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], b
         # it would leave a hole behind that the next one does not fit into.
         return lambda data: bytes(memoryview(compress(data)))
     if name == "lz4":
-        lz4_level = 1 if level is None else max(level, 0)
+        lz4_level = 1 if level is None else level
         return lambda data: lz4_encode(bytes(data), level=lz4_level)  # it takes nothing else
     if name == "snappy":
         # Xerial's framing, which is what Kafka clients read.

@@ -8,9 +8,12 @@ pipeline behind is the same, and so are the results.
 from __future__ import annotations
 
 import contextlib
+import errno
+import fcntl
 import glob
 import io
 import os
+import socket
 import stat
 import struct
 import threading
@@ -82,6 +85,11 @@ _FANOUT = {
 }
 
 
+# As netdevice(7) has them.
+_SIOCGIFFLAGS = 0x8913
+_IFF_UP = 1
+
+
 class RingSource:
     """AF_PACKET rings on one interface, one a pipeline, in one fanout group.
 
@@ -118,6 +126,20 @@ class RingSource:
             raise TaskStartFailed(error.message) from error
         self.fanout_id = group
         return [iter([capture]) for capture in opened]
+
+    def waits_for(self) -> str:
+        """What has to happen to the interface before frames come again; empty for nothing."""
+        name = str(self._config["interface"])
+        if name == "any":
+            return ""
+        request = struct.pack("16sH22x", name.encode(), 0)
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as probe:
+                answer = fcntl.ioctl(probe, _SIOCGIFFLAGS, request)
+        except OSError as error:
+            return f"interface {name} to come back" if error.errno == errno.ENODEV else ""
+        (flags,) = struct.unpack_from("16xH", answer)
+        return "" if flags & _IFF_UP else f"interface {name} to be set up"
 
     def _open_ring(self, group: int) -> otus_core.Capture:
         config = self._config

@@ -43,7 +43,7 @@ from otus_agent.pipeline import (
 )
 from otus_agent.registry import PluginRegistry, one_line
 from otus_agent.resolve import ResolvedPlugin, ResolvedTask, resolve_task
-from otus_agent.sources import Filters, PluginSource, Source, make_source
+from otus_agent.sources import Filters, PluginSource, RingSource, Source, make_source
 from otus_agent.stages import FaultTracker
 from otus_sdk.errors import ConfigurationInvalid, OtusError, PluginInitFailed, TaskStartFailed
 from otus_sdk.factory import NativeStage
@@ -512,6 +512,13 @@ class Task:
             return 0.0
         return (self._ended or time.monotonic()) - self._started
 
+    def _waiting(self) -> list[str]:
+        """What a live task waits for just now, as a note."""
+        if not isinstance(self.source, RingSource) or self._ended is not None:
+            return []
+        what = self.source.waits_for()
+        return [f"waits for {what}"] if what else []
+
     def status(self) -> dict[str, Any]:
         """State, pipelines, reporters, plugin faults and ledger, JSON-able."""
         return {
@@ -520,7 +527,7 @@ class Task:
             "started_at": self._started_at,
             "uptime_s": round(self.uptime_s, 3),
             "last_error": self.last_error,
-            "notes": list(self.notes),
+            "notes": [*self.notes, *self._waiting()],
             "pipelines": [_pipeline_status(worker) for worker in self.workers],
             "reporters": [dataclasses.asdict(account) for account in self.accounts()],
             "plugins": [tracker.to_dict() for tracker in self.trackers],

@@ -149,7 +149,8 @@ class ReporterSection(PluginSection):
     queue_batches: int = Field(default=256, ge=1, le=65536)
     """Batches waiting for this reporter; beyond, the oldest is dropped."""
     queue_octets: int = Field(default=24 * MIB, ge=MIB, le=1 << 34)
-    """Memory of these batches and of what the reporter holds; beyond, the oldest is dropped."""
+    """Memory of these batches and of what the reporter holds, for which it may have a bound of its
+    own; beyond, the oldest is dropped."""
 
 
 class CaptureSection(ConfigModel):

@@ -246,16 +246,22 @@ def test_an_interface_that_goes_and_comes_back_is_captured_on_again(
                 time.sleep(0.02)
             return False
 
+        def waits_for(what: str) -> bool:
+            return f"waits for {what}" in ok(daemon.call("task.status", id="live"))["notes"]
+
         wait_until(hears_again)
         _ip("-n", hosts.callee, "link", "set", INTERFACE, "down")
+        assert waits_for(f"interface {INTERFACE} to be set up")
         _ip("-n", hosts.callee, "link", "set", INTERFACE, "up")
         wait_until(hears_again)
         _ip("-n", hosts.callee, "link", "delete", INTERFACE)
+        assert waits_for(f"interface {INTERFACE} to come back")
         _ip("link", "add", INTERFACE, "netns", hosts.caller, "type", "veth",
             "peer", "name", INTERFACE, "netns", hosts.callee)  # fmt: skip
         for name in (hosts.caller, hosts.callee):
             _ip("-n", name, "link", "set", INTERFACE, "up")
         wait_until(hears_again)
+        assert "waits for" not in str(ok(daemon.call("task.status", id="live"))["notes"])
         assert daemon.task_states() == {"live": "running"}
         assert ok(daemon.call("task.status", id="live"))["ledger"]["balanced"] is True
         assert daemon.stop() == 0

@@ -16,11 +16,11 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from otus_agent.config.documents import KeyPath, dotted
-from otus_agent.config.explaining import message_of, nearest
+from otus_agent.config.explaining import message_of, nearest, one_line_of
 from otus_agent.config.task import PluginSection, TaskConfig
 from otus_agent.registry import PluginRegistry
 from otus_sdk.errors import ConfigurationInvalid, OtusError
-from otus_sdk.factory import PluginFactory, PluginKind
+from otus_sdk.factory import NativeStage, PluginFactory, PluginKind
 
 __all__ = [
     "Resolution",
@@ -59,7 +59,7 @@ class TaskInvalid(ConfigurationInvalid):
     def __init__(self, task_id: str, problems: Sequence[TaskProblem]) -> None:
         lines = [str(problem) for problem in problems]
         super().__init__(
-            f"task {task_id}: " + "; ".join(lines), details={"task": task_id, "problems": lines}
+            f"task {task_id}: {one_line_of(lines)}", details={"task": task_id, "problems": lines}
         )
         self.problems = tuple(problems)
 
@@ -137,6 +137,7 @@ class Resolution:
         )
         self._parsers = self._sections(PluginKind.PARSER, task.parsers, "parsers")
         self._processors = self._sections(PluginKind.PROCESSOR, task.processors, "processors")
+        self._check_conditions()
         self._reporters = self._sections(PluginKind.REPORTER, task.reporters, "reporters")
 
     def resolved(self) -> ResolvedTask:
@@ -167,6 +168,30 @@ class Resolution:
                 found.append(plugin)
         return found
 
+    def _check_conditions(self) -> None:
+        """Finds conditions over labels that nothing in the task makes."""
+        plugins = [*self._parsers, *self._processors]
+        stages = [(plugin, _native_of(plugin)) for plugin in plugins]
+        is_known = len(stages) == len(self._task.parsers) + len(self._task.processors)
+        if not is_known or any(native is None for _, native in stages):
+            return  # what a Python plugin will set can't be known
+        conditions = [(plugin, one) for plugin, one in stages if one and one.kind == "filter"]
+        if not conditions:
+            return
+        from otus_sdk.expression import ExpressionError, Schema, check, parse_expression
+        from otus_sdk.labels import LabelType
+
+        made = [name for _, one in stages if one for key in ("header_labels", "labels")
+                for name in one.config.get(key, ())]  # fmt: skip
+        schema = Schema(dict.fromkeys(made, LabelType.STRING))
+        for plugin, one in conditions:
+            text = one.config["expression"]
+            try:
+                check(parse_expression(text), text, schema)
+            except ExpressionError as error:
+                path = (*plugin.path, one.config["action"])
+                self.problems.append(TaskProblem(path, error.pointed()))
+
     def _plugin(
         self,
         kind: PluginKind,
@@ -194,6 +219,14 @@ class Resolution:
             self.problems.append(TaskProblem(path, str(error) or type(error).__name__))
             return None
         return ResolvedPlugin(factory, config, name, path)
+
+
+def _native_of(plugin: ResolvedPlugin) -> NativeStage | None:
+    """What the core runs instead of the plugin; None also where its factory fails to say."""
+    try:
+        return plugin.factory.native(plugin.config) if plugin.factory.native is not None else None
+    except Exception:  # noqa: BLE001 a plugin's: the task that is built from it tells
+        return None
 
 
 def _numbered(plugins: Sequence[ResolvedPlugin]) -> tuple[ResolvedPlugin, ...]:

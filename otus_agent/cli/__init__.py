@@ -148,8 +148,8 @@ def _explain(error: Exception) -> int:
 
 
 def _tell(lines: list[str], exit_code: int) -> int:
-    from otus_agent.cli.render import printable
+    from otus_agent.cli.render import printable_lines
 
     for line in lines:
-        print(f"otus: {printable(line)}", file=sys.stderr)
+        print(f"otus: {printable_lines(line)}", file=sys.stderr)
     return exit_code

@@ -9,7 +9,7 @@ import rich_click as click
 
 from otus_agent.cli.errors import CliError
 from otus_agent.cli.options import Settings, common_options, pass_settings
-from otus_agent.cli.render import emit
+from otus_agent.cli.render import emit, printable_lines
 
 
 @click.command()
@@ -37,7 +37,7 @@ def validate(settings: Settings, files: tuple[str, ...], kind: str | None) -> No
     def show(results: Any) -> None:
         for result in results:
             for problem in result["problems"]:
-                click.echo(problem, err=True)
+                click.echo(printable_lines(problem), err=True)
             if result["valid"]:
                 print(f"{result['file']}: valid {result['kind']} configuration")
 

@@ -283,7 +283,9 @@ def _about_options(error: ConfigurationInvalid) -> ConfigurationInvalid:
         ("bpf_filter: ", "--bpf: "),
     ):
         if message.startswith(key):
-            return ConfigurationInvalid(option + message.removeprefix(key))
+            told = [str(one).replace(key, option, 1) for one in error.details.get("problems", ())]
+            told = told or [option + message.removeprefix(key)]
+            return ConfigurationInvalid(told[0], details={"problems": told})
     return error
 
 

@@ -116,6 +116,11 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def printable_lines(text: str) -> str:
+    """The same for a problem that points into an expression in indented lines below it."""
+    return "\n  ".join(printable(line) for line in text.split("\n  "))
+
+
 def duration(seconds: float) -> str:
     """``3d 4h``, ``5m 2s``, ``0.4s``: two units are enough for people."""
     if seconds < 10:

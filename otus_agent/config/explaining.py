@@ -57,12 +57,17 @@ class Problem:
         return ": ".join(part for part in (self.where, key, self.message) if part)
 
 
+def one_line_of(problems: Sequence[str]) -> str:
+    """Problems in one line, without what points into an expression below them."""
+    return "; ".join(problem.partition("\n")[0] for problem in problems)
+
+
 class ConfigurationProblems(ConfigurationInvalid):
     """A configuration that can't be used; ``problems`` has all that is wrong with it."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         lines = [str(problem) for problem in problems]
-        super().__init__("; ".join(lines), details={"problems": lines})
+        super().__init__(one_line_of(lines), details={"problems": lines})
         self.problems = tuple(problems)
 
 

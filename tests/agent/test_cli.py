@@ -225,8 +225,41 @@ def test_validate_tells_of_a_tasks_keys_and_its_plugins_ones_at_once(
     assert told[1].startswith('2:60: capture.bpf_filter: "udp prt 5060": ')
     assert told[2] == "3:31: decoder.ip_reassembly: must be true or false, not 'perhaps'"
     assert told[3].startswith("4:58: processors.0.config.drop_if: expression, column 12: ")
-    assert told[4].startswith("5:57: reporters.0.config.format: must be ")
-    assert told[5:] == ["otus: 5 problems in 1 of 1 files"]
+    assert told[4:6] == ["  sip.method == 5", "             ^~"]
+    assert told[6].startswith("5:57: reporters.0.config.format: must be ")
+    assert told[7:] == ["otus: 5 problems in 1 of 1 files"]
+
+
+def test_validate_refuses_a_label_that_nothing_in_the_task_makes(run: Run, tmp_path: Path) -> None:
+    """As creating the task does, at the key, with the nearest names and a caret."""
+    file = tmp_path / "task.json"
+    capture = '"capture": {"type": "pcap", "files": ["x"]}, "reporters": ["console"]'
+    sip = '{"type": "sip", "config": {"headers": {"sip.header.x_cid": "X-CID"}}}'
+    text = f'{{"id": "x", {capture}, "parsers": [{sip}], "processors": ['
+    condition = '{"type": "filter", "config": {"drop_if": "%s == \'a\'"}}'
+    label = '{"type": "label", "config": {"labels": {"site.name": "a"}}}'
+    file.write_text(f"{text}{label}, {condition % 'sip.metod'}]}}\n")
+    code, _, err = run("validate", str(file))
+    told = err.splitlines()
+    assert code == 5
+    assert "processors.1.config.drop_if: expression, column 1: unknown field 'sip.metod'" in told[0]
+    assert "did you mean sip.method" in told[0]
+    assert told[1:3] == ["  sip.metod == 'a'", "  ^~~~~~~~~"]
+    for known in ("sip.header.x_cid", "site.name", "rtp.call_id"):
+        file.write_text(f"{text}{label}, {condition % known}]}}\n")
+        assert run("validate", str(file))[0] == 0
+
+
+def test_a_key_forges_no_line(run: Run, tmp_path: Path) -> None:
+    """Only what points into an expression is told in several lines."""
+    file = tmp_path / "task.json"
+    file.write_text(
+        '{"id": "x", "a\\notus: all is well\\u001b[2J": 1, "capture": {"type": "pcap"}}'
+    )
+    code, _, err = run("validate", "--kind", "task", str(file))
+    assert code == 5
+    assert "\x1b" not in err
+    assert "\notus: all is well" not in err
 
 
 def test_what_is_shipped_is_valid(run: Run, root: Path) -> None:

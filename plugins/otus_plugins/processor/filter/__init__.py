@@ -40,7 +40,7 @@ class FilterConfig(BaseModel):
         try:
             check(parse_expression(text), text, _ANY_LABEL)
         except ExpressionError as error:
-            raise ValueError(error.message) from error
+            raise ValueError(error.pointed()) from error
         return text
 
     @model_validator(mode="after")

@@ -20,8 +20,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from otus_agent.logs.logger import get_logger
+from otus_agent.plugin_calls import PluginCaller
 from otus_agent.registry import one_line
-from otus_sdk.host import maybe_await, report_function
+from otus_sdk.host import report_function
 from otus_sdk.protocols import RecordBatch, ReporterStats, ReportResult
 
 __all__ = ["Delivery", "ReporterAccount"]
@@ -95,6 +96,7 @@ class Delivery:
         self,
         name: str,
         reporter: Any,
+        caller: PluginCaller,
         *,
         max_batches: int,
         max_octets: int,
@@ -103,8 +105,9 @@ class Delivery:
         self.name = name
         self.reporter = reporter
         self._report: Callable[[RecordBatch], Awaitable[ReportResult]] = report_function(
-            reporter, self._packet_fault
+            reporter, self._packet_fault, caller.call
         )
+        self._caller = caller
         self._max_batches = max_batches
         self._max_octets = max_octets
         self._task_id = task_id
@@ -233,7 +236,7 @@ class Delivery:
             else:
                 await self._wake.wait()
         try:
-            await maybe_await(self.reporter.flush())
+            await self._caller.call(self.reporter.flush)
         except Exception as error:  # noqa: BLE001 a reporter may raise anything
             self._log_once(error)
 

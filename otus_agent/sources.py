@@ -26,6 +26,7 @@ from typing import Any, Protocol
 import otus_core
 from otus_agent.ledger import SourceAccount
 from otus_agent.logs.logger import get_logger
+from otus_agent.plugin_calls import PLUGIN_STOP_TIMEOUT_S
 from otus_agent.registry import one_line
 from otus_sdk.errors import PipelineStopped, TaskStartFailed, UnsupportedProtocol
 from otus_sdk.factory import NativeStage
@@ -505,6 +506,7 @@ class PluginSource:
         self._stats = CaptureStats()
         self._told_of_stats = False
         self._thread = threading.Thread(target=self._run, name="otus-capturer", daemon=True)
+        self._stopping: threading.Thread | None = None
 
     def open(self) -> list[Iterator[otus_core.Capture]]:
         """Opens the pipe between the capturer and the core."""
@@ -521,13 +523,22 @@ class PluginSource:
         self._thread.start()
 
     def stop(self) -> None:
-        """Asks the capturer to return; the thread then ends the stream."""
+        """Asks the capturer to return; the thread then ends the stream. Safe twice."""
+        if self._stopping is None:
+            self._stopping = threading.Thread(target=self._stop, name="otus-stop", daemon=True)
+            self._stopping.start()
+            self._stopping.join(PLUGIN_STOP_TIMEOUT_S)
+            if self._stopping.is_alive():
+                late = f"it took longer than {PLUGIN_STOP_TIMEOUT_S:g} s"
+                log.error("capturer: stop failed", capturer=self._name, reason=late)
+        if not self._thread.ident and self._sink is not None:
+            self._sink.close()
+
+    def _stop(self) -> None:
         try:
             self.capturer.stop()
         except Exception as error:  # noqa: BLE001 a plugin may raise anything
-            log.error("capturer: stop raised", capturer=self._name, reason=one_line(error))
-        if not self._thread.ident and self._sink is not None:
-            self._sink.close()
+            log.error("capturer: stop failed", capturer=self._name, reason=one_line(error))
 
     def _run(self) -> None:
         sink = self._sink

@@ -41,20 +41,19 @@ from otus_agent.pipeline import (
     core_stages,
     python_stages,
 )
+from otus_agent.plugin_calls import PLUGIN_STOP_TIMEOUT_S, PluginCaller
 from otus_agent.registry import PluginRegistry, one_line
 from otus_agent.resolve import ResolvedPlugin, ResolvedTask, resolve_task
 from otus_agent.sources import Filters, PluginSource, RingSource, Source, make_source
 from otus_agent.stages import FaultTracker
 from otus_sdk.errors import ConfigurationInvalid, OtusError, PluginInitFailed, TaskStartFailed
 from otus_sdk.factory import NativeStage
-from otus_sdk.host import maybe_await
 
 __all__ = ["Task", "TaskEnvironment", "TaskState"]
 
 log = get_logger("otus.task")
 
 PLUGIN_START_TIMEOUT_S = 30.0
-PLUGIN_STOP_TIMEOUT_S = 2.0
 
 
 class TaskState(enum.StrEnum):
@@ -119,6 +118,7 @@ class Task:
         self._environment = environment
         self._state = TaskState.CREATED
         self._undo = contextlib.AsyncExitStack()
+        self._callers: dict[int, PluginCaller] = {}
         self._filters = Filters()
         self._reporting: list[asyncio.Task[None]] = []
         self._workers_done = asyncio.Event()
@@ -221,6 +221,7 @@ class Task:
             Delivery(
                 of.name,
                 reporter,
+                self._caller_of(reporter, of),
                 max_batches=section.queue_batches,
                 max_octets=section.queue_octets,
                 task_id=self.id,
@@ -235,7 +236,7 @@ class Task:
         flows = self.config.flows
         if flows.max_flows:
             self.flows = otus_core.FlowRegistry(flows.max_flows, round(flows.ttl * 1000))
-        self._undo.callback(self.source.stop)
+        self._undo.push_async_callback(asyncio.to_thread, self.source.stop)
         captures = await asyncio.to_thread(self.source.open)
         for index, plan in enumerate(plans):
             try:
@@ -333,19 +334,25 @@ class Task:
         for plan in plans:
             for stage in plan.plugins:
                 await self._call_plugin(stage.plugin, "start", stage.resolved)
+                # Its pipeline's thread calls it from here on.
+                self._caller_of(stage.plugin, stage.resolved).rest()
         if isinstance(self.source, PluginSource):
             await self._call_plugin(self.source.capturer, "start", resolved.capturer)
+            self._caller_of(self.source.capturer, resolved.capturer).rest()
         for worker in self.workers:
             worker.start()
         if self.source is not None:
             self.source.start()
+
+    def _caller_of(self, plugin: Any, of: ResolvedPlugin) -> PluginCaller:
+        return self._callers.setdefault(id(plugin), PluginCaller(f"otus-{of.name}"))
 
     async def _call_plugin(
         self, plugin: Any, method: str, of: ResolvedPlugin, *arguments: Any
     ) -> None:
         try:
             async with asyncio.timeout(PLUGIN_START_TIMEOUT_S):
-                await maybe_await(getattr(plugin, method)(*arguments))
+                await self._caller_of(plugin, of).call(getattr(plugin, method), *arguments)
         except TimeoutError as error:
             raise PluginInitFailed(
                 f"{of.factory.kind} {of.name!r}: {method} took longer than "
@@ -359,17 +366,21 @@ class Task:
             ) from error
 
     async def _stop_plugin(self, plugin: Any, of: ResolvedPlugin) -> None:
+        caller = self._caller_of(plugin, of)
         try:
             async with asyncio.timeout(PLUGIN_STOP_TIMEOUT_S):
-                await maybe_await(plugin.stop())
+                await caller.call(plugin.stop)
         except Exception as error:  # noqa: BLE001 stop must not raise; a plugin may all the same
+            late = f"it took longer than {PLUGIN_STOP_TIMEOUT_S:g} s"
             log.error(
-                "plugin: stop raised",
+                "plugin: stop failed",
                 task=self.id,
                 kind=str(of.factory.kind),
                 plugin=of.name,
-                reason=one_line(error),
+                reason=late if isinstance(error, TimeoutError) else one_line(error),
             )
+        finally:
+            caller.rest()
 
     # --- running -------------------------------------------------------------
 

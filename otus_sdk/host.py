@@ -30,6 +30,7 @@ __all__ = [
     "PacketList",
     "PluginFault",
     "RecordList",
+    "call_here",
     "maybe_await",
     "parse_function",
     "parse_one",
@@ -222,15 +223,22 @@ def process_function(
     return process
 
 
+async def call_here(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Calls a function where the caller is; its result, awaited where it is awaitable."""
+    return await maybe_await(function(*arguments))
+
+
 def report_function(
     reporter: Reporter | BatchReporter,
     on_fault: Callable[[OutputPacket, Exception], None] | None = None,
+    call: Callable[..., Awaitable[Any]] = call_here,
 ) -> Callable[[RecordBatch], Awaitable[ReportResult]]:
     """The asynchronous batch form of a reporter.
 
     Args:
         reporter: In either form, plain or async.
         on_fault: Told of each exception of a per-packet reporter.
+        call: Calls a function with its arguments: a plain one on another thread, say.
 
     Returns:
         A coroutine function. A per-packet reporter's exceptions count the
@@ -243,29 +251,68 @@ def report_function(
         report_batch = reporter.report_batch
 
         async def whole(batch: RecordBatch) -> ReportResult:
-            return await maybe_await(report_batch(batch))
+            result: ReportResult = await call(report_batch, batch)
+            return result
 
         return whole
     if not isinstance(reporter, Reporter):
         raise TypeError(f"{reporter!r} has neither report_batch() nor report()")
     report_packet = reporter.report
+    is_async = inspect.iscoroutinefunction(report_packet)
 
     async def each(batch: RecordBatch) -> ReportResult:
-        reported, failed = 0, dict[str, int]()
-        for packet in batch:
-            try:
-                pending: Any = report_packet(packet)
-                if pending is not None:
-                    await maybe_await(pending)
-                reported += 1
-            except Exception as error:  # noqa: BLE001 counted under its class name
-                reason = type(error).__name__
-                failed[reason] = failed.get(reason, 0) + 1
-                if on_fault is not None:
-                    on_fault(packet, error)
-        return ReportResult(reported, failed=failed)
+        tally = _Tally(on_fault)
+        if is_async:
+            for packet in batch:
+                await tally.add_later(packet, report_packet(packet))
+        else:
+            # One call for the whole batch, since it may be one to another thread.
+            for packet, pending in await call(tally.add_all, report_packet, batch):
+                await tally.add_later(packet, pending)
+        return ReportResult(tally.reported, failed=tally.failed)
 
     return each
+
+
+class _Tally:
+    """What became of the packets of a batch that are reported one by one."""
+
+    def __init__(self, on_fault: Callable[[OutputPacket, Exception], None] | None) -> None:
+        self.reported = 0
+        self.failed: dict[str, int] = {}
+        self._on_fault = on_fault
+
+    def add_all(
+        self, report: Callable[[OutputPacket], Any], batch: RecordBatch
+    ) -> list[tuple[OutputPacket, Any]]:
+        """Reports each; returns those of which only an awaitable tells."""
+        pending = []
+        for packet in batch:
+            try:
+                outcome = report(packet)
+            except Exception as error:  # noqa: BLE001 counted under its class name
+                self._add_fault(packet, error)
+            else:
+                if outcome is None:
+                    self.reported += 1
+                else:
+                    pending.append((packet, outcome))
+        return pending
+
+    async def add_later(self, packet: OutputPacket, pending: Any) -> None:
+        """Waits for what became of one."""
+        try:
+            await maybe_await(pending)
+        except Exception as error:  # noqa: BLE001 counted under its class name
+            self._add_fault(packet, error)
+        else:
+            self.reported += 1
+
+    def _add_fault(self, packet: OutputPacket, error: Exception) -> None:
+        reason = type(error).__name__
+        self.failed[reason] = self.failed.get(reason, 0) + 1
+        if self._on_fault is not None:
+            self._on_fault(packet, error)
 
 
 def parse_one(parser: Parser | BatchParser, packet: DecodedPacket) -> ParseOutcome:

@@ -9,11 +9,13 @@ What holds for every plugin, said once:
 
 * Calls come in this order: `init`, `start`, any number of work calls, `stop`.
   `stop` may come without `start`, and twice; after it nothing is called.
-* All calls on one instance of a capturer, parser or processor come from one
-  thread, never two at a time. There is one instance per pipeline, so plain
-  attributes are safe; what instances share (a module global, a file) is the
-  author's to guard. A reporter has one instance per task and is called on the
-  event loop's thread only.
+* There is one instance of a parser or processor per pipeline, and one of a
+  capturer or reporter per task. Calls on one instance come never two at a time
+  (but a capturer's `stop`, and `stats`), so plain attributes are safe; what
+  instances share (a module global, a file) is the author's to guard.
+* All work calls on one parser or processor come from its pipeline's thread. All
+  other calls, and all on a reporter: coroutines run on the event loop and must
+  not block it, plain functions run on a thread of the plugin's own and may.
 * Packets and batches are immutable and own their memory: keep what you like.
 * An exception is contained: it is counted, logged once per kind with the
   packet's octets in hex, and the packet goes on as the task's policy says. A
@@ -62,7 +64,7 @@ class Plugin(Protocol):
     def init(self, config: Any) -> Awaitable[None] | None:
         """Takes the validated configuration; opens nothing that must be closed.
 
-        Called once, before `start`. Reporters may make it a coroutine.
+        Called once, before `start`. May be a coroutine, as `start` and `stop`.
 
         Args:
             config: An instance of the factory's `config_type`, already validated.
@@ -82,8 +84,9 @@ class Plugin(Protocol):
     def stop(self) -> Awaitable[None] | None:
         """Releases everything. Safe without `start`, safe twice, does not raise.
 
-        Bounded: the agent waits two seconds, cancels a coroutine, and goes on. A
-        reporter's `flush` comes before, within the task's stop deadline.
+        Bounded: the agent waits two seconds, cancels a coroutine, leaves a plain
+        function to itself, and goes on. A reporter's `flush` comes before, within
+        the task's stop deadline.
         """
 
 
@@ -412,7 +415,7 @@ class Reporter(Plugin, Protocol):
     """Delivers records, one by one.
 
     `init`, `start`, `report`, `flush` and `stop` may be plain functions or
-    coroutines; plain ones must not block, for they run on the event loop.
+    coroutines: see above for where they run. `stats` must not block.
 
     A reporter may have an attribute `wants`, a frozenset of "json", "protobuf"
     and "packet", settled by the end of `init`: the encoded forms that it will

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otus_agent.bridge import Delivery
+from otus_agent.plugin_calls import PluginCaller
 from otus_sdk.host import RecordList
 from otus_sdk.protocols import RecordBatch, ReporterStats, ReportResult
 from otus_sdk.testing import make_record
@@ -51,7 +52,9 @@ class Reporter:
 
 
 def delivery(reporter: Any, batches: int = 4, octets: int = 64 * MIB) -> Delivery:
-    return Delivery("told", reporter, max_batches=batches, max_octets=octets, task_id="t")
+    return Delivery(
+        "told", reporter, PluginCaller("told"), max_batches=batches, max_octets=octets, task_id="t"
+    )
 
 
 async def finish(one: Delivery, running: asyncio.Task[None]) -> None:

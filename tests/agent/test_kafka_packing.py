@@ -47,11 +47,11 @@ async def test_what_waits_for_a_first_answer_is_packed() -> None:
     )
     await reporter.start()
     for number in range(1, 21):
-        reporter.report_batch(batch)
+        await reporter.report_batch(batch)
         await wait_until_async(lambda: reporter.stats().held_octets < batch.held_octets)
         assert reporter.stats().queued == number * RECORDS
     for _ in range(100):  # faster than it packs, and more than there is room for
-        reporter.report_batch(batch)
+        await reporter.report_batch(batch)
         assert reporter.stats().held_octets <= bound
     assert reporter.stats().queued > 20 * RECORDS  # what is packed does not go for what is not
     await reporter.stop()

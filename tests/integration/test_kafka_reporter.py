@@ -52,7 +52,7 @@ async def test_another_client_reads_what_was_reported(
     async with reporting(
         brokers=[kafka.bootstrap], topic=topic, compression=compression, value=value
     ) as reporter:
-        reporter.report_batch(batch(0, 300))
+        await reporter.report_batch(batch(0, 300))
         await reporter.flush()
         assert reporter.stats().reported == 300
     messages = read(kafka.bootstrap, topic, 300)
@@ -132,7 +132,7 @@ async def test_keys_land_where_another_client_puts_them(
             create_topic(kafka.bootstrap, name, partitions=5)
     async with reporting(brokers=[kafka.bootstrap], topic=topic, batch_size=50) as reporter:
         for first in range(0, 1000, 100):
-            reporter.report_batch(batch(first, 100, calls=97))
+            await reporter.report_batch(batch(first, 100, calls=97))
         await reporter.flush()
     messages = read(kafka.bootstrap, topic, 1000)
     producer = Producer(
@@ -156,7 +156,7 @@ async def test_topic_prefix_routes_by_payload_type(kafka: Address, topic_name: T
     mixed = batch(0, 10)
     mixed._packets = batch(0, 5)._packets + batch(5, 5, payload_type="rtp")._packets
     async with reporting(brokers=[kafka.bootstrap], topic_prefix=prefix) as reporter:
-        reporter.report_batch(mixed)
+        await reporter.report_batch(mixed)
         await reporter.flush()
     for kind, numbers in (("sip", range(5)), ("rtp", range(5, 10))):
         messages = read(kafka.bootstrap, f"{prefix}-{kind}", 5)
@@ -172,7 +172,7 @@ async def test_few_records_leave_within_the_flush_interval(
     async with reporting(
         brokers=[kafka.bootstrap], topic=topic, batch_size=1000, flush_interval="100ms"
     ) as reporter:
-        reporter.report_batch(batch(0, 3))
+        await reporter.report_batch(batch(0, 3))
         await wait_until_async(lambda: reporter.stats().reported == 3)
 
 
@@ -191,7 +191,7 @@ async def test_a_record_that_is_too_large(
     async with reporting(
         brokers=[kafka.bootstrap], topic=topic, max_message_octets=2000, oversize=policy
     ) as reporter:
-        reporter.report_batch(large)
+        await reporter.report_batch(large)
         await reporter.flush()
         stats = reporter.stats()
     assert (stats.reported, dict(stats.dropped)) == (reported, dropped)
@@ -213,7 +213,7 @@ async def test_sasl(broker: Broker, topic_name: TopicName, mechanism: str) -> No
     async with reporting(
         brokers=[broker.sasl_bootstrap], topic=topic_name("sasl"), sasl=sasl
     ) as reporter:
-        reporter.report_batch(batch(0, 10))
+        await reporter.report_batch(batch(0, 10))
         await wait_until_async(lambda: reporter.stats().reported == 10)
 
 
@@ -225,7 +225,7 @@ async def test_a_wrong_password_is_told_and_costs_only_the_records(
     async with reporting(
         brokers=[broker.sasl_bootstrap], topic=topic_name("sasl"), sasl=sasl, stop_timeout=0.2
     ) as reporter:
-        reporter.report_batch(batch(0, 10))
+        await reporter.report_batch(batch(0, 10))
         await wait_until_async(lambda: "uthenticat" in reporter.stats().trouble)
         assert reporter.stats().queued == 10
     assert_balanced(reporter, 10)
@@ -243,7 +243,7 @@ async def test_tls_with_client_certificate(broker: Broker, topic_name: TopicName
     async with reporting(
         brokers=[broker.tls_bootstrap], topic=topic_name("tls"), tls=tls
     ) as reporter:
-        reporter.report_batch(batch(0, 10))
+        await reporter.report_batch(batch(0, 10))
         await wait_until_async(lambda: reporter.stats().reported == 10)
     async with reporting(
         brokers=[broker.tls_bootstrap],
@@ -251,7 +251,7 @@ async def test_tls_with_client_certificate(broker: Broker, topic_name: TopicName
         tls={"ca_file": str(certificates.ca)},
         stop_timeout=0.2,
     ) as reporter:
-        reporter.report_batch(batch(0, 10))
+        await reporter.report_batch(batch(0, 10))
         await wait_until_async(lambda: reporter.last_error != "not connected yet")
     assert reporter.stats().dropped == {"stopped": 10}
 
@@ -266,6 +266,6 @@ async def test_acknowledgements(broker: Broker, topic_name: TopicName, acks: str
     producer.produce(topic, json.dumps({"payload": {"number": 10}}))
     write(producer)
     async with reporting(brokers=[broker.bootstrap], topic=topic, acks=acks) as reporter:
-        reporter.report_batch(batch(0, 10))
+        await reporter.report_batch(batch(0, 10))
         await wait_until_async(lambda: reporter.stats().reported == 10)
     assert sorted(read_numbers(broker.bootstrap, topic, range(11))) == list(range(11))

@@ -51,15 +51,15 @@ async def test_a_broker_that_dies_costs_nothing_that_fits_the_queue(
     async with reporting(
         brokers=[broker.bootstrap], topic=topic, flush_interval="20ms", **FAST
     ) as reporter:
-        reporter.report_batch(batch(0, 100))
+        await reporter.report_batch(batch(0, 100))
         await wait_until_async(lambda: reporter.stats().reported == 100)
         broker.kill()
         for first in range(100, 1000, 100):
-            reporter.report_batch(batch(first, 100))
+            await reporter.report_batch(batch(first, 100))
             await asyncio.sleep(0.05)
         assert reporter.stats().queued == 900
         await asyncio.to_thread(broker.start)
-        reporter.report_batch(batch(1000, 100))
+        await reporter.report_batch(batch(1000, 100))
         await wait_until_async(lambda: reporter.stats().reported == 1100)
         assert_balanced(reporter, 1100)
     assert {*read_numbers(broker.bootstrap, topic, range(1100))} == {*range(1100)}
@@ -75,7 +75,7 @@ async def test_the_queue_is_bounded_and_drops_its_oldest(
         brokers=[proxy.address], topic=topic, queue_octets=1 << 20, batch_size=10_000, **FAST
     ) as reporter:
         for first in range(0, 2000, 50):
-            reporter.report_batch(batch(first, 50))
+            await reporter.report_batch(batch(first, 50))
             assert reporter._outbox.octets <= 1 << 20
         await asyncio.sleep(0)
         dropped = reporter.stats().dropped["queue_full"]
@@ -103,7 +103,7 @@ async def test_records_past_their_deadline_are_given_up(
 
         async def settled(records: int) -> None:
             nonlocal taken
-            reporter.report_batch(batch(taken, records))
+            await reporter.report_batch(batch(taken, records))
             taken += records
             await wait_until_async(lambda: reporter.stats().queued == 0)
 
@@ -131,11 +131,11 @@ async def test_a_broker_that_hangs(
         flush_interval="20ms",
         **{**FAST, "request_timeout": "1s"},
     ) as reporter:
-        reporter.report_batch(batch(0, 100))
+        await reporter.report_batch(batch(0, 100))
         await wait_until_async(lambda: reporter.stats().reported == 100)
         broker.pause()
         try:
-            reporter.report_batch(batch(100, 100))
+            await reporter.report_batch(batch(100, 100))
             await asyncio.sleep(2.5)
             assert reporter.stats().queued == 100
         finally:
@@ -151,10 +151,10 @@ async def test_stopping_without_a_broker_keeps_its_deadline(
     async with reporting(
         brokers=[proxy.address], topic=topic_name("stop"), stop_timeout="300ms", **FAST
     ) as reporter:
-        reporter.report_batch(batch(0, 100))
+        await reporter.report_batch(batch(0, 100))
         await wait_until_async(lambda: reporter.stats().reported == 100)
         proxy.cut()
-        reporter.report_batch(batch(100, 100))
+        await reporter.report_batch(batch(100, 100))
         await asyncio.sleep(0.3)
         async with asyncio.timeout(120):
             await reporter.stop()
@@ -169,14 +169,14 @@ async def test_a_topic_that_is_deleted_and_made_anew(broker: Broker, topic_name:
     async with reporting(
         brokers=[broker.bootstrap], topic=topic, flush_interval="20ms", **FAST
     ) as reporter:
-        reporter.report_batch(batch(0, 100))
+        await reporter.report_batch(batch(0, 100))
         await wait_until_async(lambda: reporter.stats().reported == 100)
         delete_topic(broker.bootstrap, topic)
-        reporter.report_batch(batch(100, 100))
+        await reporter.report_batch(batch(100, 100))
         await asyncio.sleep(0.2)
-        reporter.report_batch(batch(200, 100))
+        await reporter.report_batch(batch(200, 100))
         await wait_until_async(lambda: reporter.stats().queued == 0)
-        reporter.report_batch(batch(300, 100))
+        await reporter.report_batch(batch(300, 100))
         await wait_until_async(lambda: reporter.stats().reported == 400)
         assert_balanced(reporter, 400)
     read_numbers(broker.bootstrap, topic, range(300, 400))
@@ -195,11 +195,11 @@ async def test_authorisation_revoked_and_granted_again(
     async with reporting(
         brokers=[broker.sasl_bootstrap], topic=topic, sasl=sasl, flush_interval="20ms", **FAST
     ) as reporter:
-        reporter.report_batch(batch(0, 100))
+        await reporter.report_batch(batch(0, 100))
         await wait_until_async(lambda: reporter.stats().reported == 100)
         for future in admin.create_acls([deny]).values():
             future.result(120)
-        reporter.report_batch(batch(100, 100))
+        await reporter.report_batch(batch(100, 100))
         await wait_until_async(lambda: "uthoriz" in reporter.last_error)
         assert reporter.stats().queued == 100
         everything = AclBindingFilter(*acl, AclOperation.ANY, AclPermissionType.ANY)
@@ -217,10 +217,10 @@ async def test_a_leader_that_moves(mock: MockCluster, topic_name: TopicName) -> 
         brokers=mock.brokers, topic=topic, flush_interval="20ms", **FAST
     ) as reporter:
         for number, leader in enumerate((2, 3, 1)):
-            reporter.report_batch(batch(number * 100, 100))
+            await reporter.report_batch(batch(number * 100, 100))
             await wait_until_async(lambda n=number: reporter.stats().reported == 100 * (n + 1))
             mock.move_leader(topic, 0, leader)
-        reporter.report_batch(batch(300, 100))
+        await reporter.report_batch(batch(300, 100))
         await wait_until_async(lambda: reporter.stats().reported == 400)
     # An answer that comes too late leaves a batch there twice; its first place counts.
     assert [*read_numbers(mock.bootstrap, topic, range(400))] == list(range(400))
@@ -237,9 +237,9 @@ async def test_errors_of_the_batch_itself_are_not_retried(
         brokers=mock.brokers, topic=topic, flush_interval="20ms", **patient
     ) as reporter:
         mock.fail_produce(10)  # MESSAGE_TOO_LARGE
-        reporter.report_batch(batch(0, 100))
+        await reporter.report_batch(batch(0, 100))
         await wait_until_async(lambda: reporter.stats().queued == 0)
         assert reporter.stats().failed == {"MessageSizeTooLargeError": 100}
-        reporter.report_batch(batch(100, 100))
+        await reporter.report_batch(batch(100, 100))
         await wait_until_async(lambda: reporter.stats().reported == 100)
         assert_balanced(reporter, 200)

@@ -44,7 +44,7 @@ class ConsoleReporter:
         if self._output is not None:
             await self._output.close()
 
-    def report_batch(self, batch: RecordBatch) -> ReportResult:
+    async def report_batch(self, batch: RecordBatch) -> ReportResult:
         """Queues a line for each record."""
         output = self._output
         if output is None:

@@ -61,7 +61,7 @@ class KafkaReporter:
         self._keeper = ProducerKeeper(config)
         self.spawn(self._keeper.run())
 
-    def report_batch(self, batch: RecordBatch) -> ReportResult:
+    async def report_batch(self, batch: RecordBatch) -> ReportResult:
         """Takes the batch over."""
         if self._stopped:
             self._outbox.refuse(len(batch), "stopped")

@@ -93,25 +93,19 @@ static bool is_in_use(const struct records *records, const struct otus_call *cal
     return false;
 }
 
-/* A new record, where the bucket is full in place of another call's oldest one. A call that has the
- * bucket to itself keeps its head, which alone knows of dialogs. */
+/* A new record, where the bucket is full in place of the oldest one. A call keeps its head, which
+ * alone knows of dialogs. */
 static struct otus_call *add_record(const struct records *records)
 {
-    uint32_t own = 0, head = 0, slot;
-    struct otus_call *call;
-    for (uint32_t slots = slots_of(records);
-         (call = next_record(records, &slots, &slot)) != NULL;) {
-        own |= 1u << slot;
-        head |= (uint32_t)call->is_head << slot;
-    }
-    uint32_t kept = own == OTUS_TABLE_ALL_SLOTS ? head : own;
-    slot = otus_slot_take(&records->registry->tables.calls, records->home,
-                          otus_tick_of(records->now_ns), kept);
-    call = record_at(records, slot);
+    uint32_t head = find_head_slot(records);
+    uint32_t kept = head == OTUS_TABLE_SLOTS ? 0 : 1u << head;
+    uint32_t slot = otus_slot_take(&records->registry->tables.calls, records->home,
+                                   otus_tick_of(records->now_ns), kept);
+    struct otus_call *call = record_at(records, slot);
     if (records->home.bucket->tag[slot] != 0 && records->counters != NULL &&
         is_in_use(records, call, slot))
         otus_count(records->counters, OTUS_COUNT_CALLS_EVICTED);
-    *call = (struct otus_call){.hash = records->hash, .is_head = head == 0};
+    *call = (struct otus_call){.hash = records->hash, .is_head = kept == 0};
     otus_slot_name(records->home.bucket, slot, records->hash);
     use_slot(records, slot);
     return call;

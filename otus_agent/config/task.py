@@ -148,7 +148,7 @@ class ReporterSection(PluginSection):
     """What the ledger and metrics call it; default: its type, numbered where it repeats."""
     queue_batches: int = Field(default=256, ge=1, le=65536)
     """Batches waiting for this reporter; beyond, the oldest is dropped."""
-    queue_octets: int = Field(default=24 * MIB, ge=MIB, le=1 << 34)
+    queue_octets: int = Field(default=20 * MIB, ge=MIB, le=1 << 34)
     """Memory of these batches and of what the reporter holds, for which it may have a bound of its
     own; beyond, the oldest is dropped."""
 

@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 
 from otus_plugins.reporter.kafka.encode import CORE_METHOD, Part
-from otus_plugins.reporter.kafka.records import compressor
+from otus_plugins.reporter.kafka.records import FAST_ZSTD
 from otus_sdk.protocols import RecordBatch
 
 # Beside its octets: objects, and the allocator's share.
@@ -43,9 +43,15 @@ def can_pack(batch: object) -> bool:
 
 def pack(batch: Any) -> PackedBatch:
     """The batch in little memory."""
-    compress = compressor("zstd", None)
-    records, arena = compress(batch.records), compress(batch.arena)
+    compressor = zstandard.ZstdCompressor(compression_params=FAST_ZSTD)
+    records, arena = (_packed(compressor, octets) for octets in (batch.records, batch.arena))
     return PackedBatch(type(batch), batch.envelope, batch.label_names, records, arena)
+
+
+def _packed(compressor: zstandard.ZstdCompressor, octets: Any) -> bytes:
+    """In pieces: in one go it would take room for all of the octets, in case they are noise."""
+    stream = compressor.compressobj(size=len(octets))
+    return stream.compress(octets) + stream.flush()
 
 
 def unpacked(

@@ -29,6 +29,8 @@ HEADER_OCTETS = _FRONT.size + _COVERED.size
 _LENGTH_FROM = 12  # batchLength counts what follows it
 
 CODEC_IDS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
+# Level 1 with a window and a table that stay in a core's own cache.
+FAST_ZSTD = zstandard.ZstdCompressionParameters.from_level(1, window_log=18, hash_log=15)
 _ALL_LABELS = ("*",)
 
 Crc32c = Callable[[memoryview], int]
@@ -61,9 +63,7 @@ def compressor(name: str, level: int | None) -> Callable[[bytes | memoryview], b
     if name == "zstd":
         # One context for all batches: its tables are made once.
         if level is None:
-            # Level 1 with a window and a table that stay in a core's own cache.
-            fast = zstandard.ZstdCompressionParameters.from_level(1, window_log=18, hash_log=15)
-            compress = zstandard.ZstdCompressor(compression_params=fast).compress
+            compress = zstandard.ZstdCompressor(compression_params=FAST_ZSTD).compress
         else:
             compress = zstandard.ZstdCompressor(level).compress
         # What it gives was as large as the section, and has been cut short where it is: kept,

@@ -201,7 +201,9 @@ static enum otus_layer decode_loopback(struct otus_walk *walk)
     case 30: /* Darwin */
         return OTUS_LAYER_IPV6;
     default:
-        return OTUS_LAYER_NON_IP;
+        /* Some write what the octets in front of IP are on other links: an ethertype. */
+        walk->ethertype = otus_load_be16(header + 2);
+        return walk->ethertype >= ETHERTYPE_MIN ? OTUS_LAYER_ETHERTYPE : OTUS_LAYER_NON_IP;
     }
 }
 

@@ -32,11 +32,14 @@ static enum otus_layer too_deep(struct otus_walk *walk)
 
 /* What a GPE header names, where it is one. Senders of plain VXLAN leave
  * anything in the bits that were reserved for them, so that what is named must
- * also be there; otherwise it is Ethernet, as in RFC 7348. */
+ * also be there; otherwise it is Ethernet, as in RFC 7348. Without the bit that
+ * says that something is named, which some forget, it must not be Ethernet either. */
 static enum otus_layer vxlan_inner(struct otus_walk *walk, const uint8_t *vxlan)
 {
     uint8_t first = 0;
-    if ((vxlan[0] & VXLAN_GPE_PROTOCOL) == 0 || !otus_cursor_peek_u8(&walk->at, 0, &first))
+    bool is_named = (vxlan[0] & VXLAN_GPE_PROTOCOL) != 0 ||
+                    (vxlan[3] <= 2 && !otus_looks_like_ethernet(&walk->at, 0));
+    if (!is_named || !otus_cursor_peek_u8(&walk->at, 0, &first))
         return OTUS_LAYER_ETHERNET;
     switch (vxlan[3]) {
     case 1:

@@ -100,7 +100,10 @@ static void test_loopback_families_in_both_byte_orders(void)
         snprintf(hex, sizeof hex, "%s %s", ipv6[i], INNER_IPV6);
         check_hello(i < 4 ? OTUS_LINK_NULL : OTUS_LINK_LOOP, hex, 6);
     }
+    check_hello(OTUS_LINK_NULL, "0f000800" INNER_IPV4, 4); /* an ethertype instead */
+    check_hello(OTUS_LINK_NULL, "000086dd" INNER_IPV6, 6);
     check_fails(OTUS_LINK_NULL, "07000000 00", OTUS_COUNT_NON_IP);
+    check_fails(OTUS_LINK_NULL, "0f000806 00", OTUS_COUNT_NON_IP);
     check_fails(OTUS_LINK_NULL, "0200", OTUS_COUNT_FRAME_TOO_SHORT);
 }
 

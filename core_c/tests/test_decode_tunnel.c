@@ -139,6 +139,12 @@ static void test_vxlan_gpe(void)
                  OTUS_TUNNEL_VXLAN, 0, 123);
     check_tunnel(VXLAN_GPE("0049", "0035", "0c000005 00007b00") "00010140" INNER_IPV4,
                  OTUS_TUNNEL_VXLAN, 0, 123);
+    /* without the bit that says that a protocol is named, as some send it */
+    check_tunnel(VXLAN_GPE("0045", "0031", "08000001 00007b00") INNER_IPV4, OTUS_TUNNEL_VXLAN, 0,
+                 123);
+    check_tunnel(VXLAN_GPE("0059", "0045", "08000002 00007b00") INNER_IPV6, OTUS_TUNNEL_VXLAN, 0,
+                 123);
+    check_tunnel(VXLAN("0053", "003f", "08000001 00007b00") INNER_ETH, OTUS_TUNNEL_VXLAN, 0, 123);
     /* without a valid VNI there is no key */
     check_tunnel(VXLAN_GPE("0045", "0031", "04000001 00007b00") INNER_IPV4, OTUS_TUNNEL_VXLAN, 0,
                  -1);

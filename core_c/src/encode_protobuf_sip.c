@@ -4,6 +4,7 @@
 struct source {
     const uint8_t *octets;
     uint32_t len;
+    bool has_folds; /* in header fields */
 };
 
 static inline struct otus_slice text_of(const struct source *source, struct otus_span span)
@@ -11,33 +12,8 @@ static inline struct otus_slice text_of(const struct source *source, struct otus
     return encode_part((struct otus_slice){source->octets, source->len}, span);
 }
 
-static void put_address(struct protobuf_writer *writer, uint32_t field, const struct source *source,
-                        const struct otus_sip_address *address)
-{
-    enum { DISPLAY_NAME = 1, URI, TAG, PARAMS };
-    uint8_t *start = protobuf_begin(writer, field, 1);
-    protobuf_string(writer, DISPLAY_NAME, text_of(source, address->display_name));
-    protobuf_string(writer, URI, text_of(source, address->uri));
-    protobuf_string(writer, TAG, text_of(source, address->tag));
-    protobuf_string(writer, PARAMS, text_of(source, address->params));
-    protobuf_finish(writer, start, 1);
-}
-
-static void put_via(struct protobuf_writer *writer, uint32_t field, const struct source *source,
-                    const struct otus_sip_via *via)
-{
-    enum { TRANSPORT = 1, SENT_BY, BRANCH, RECEIVED, RPORT };
-    uint8_t *start = protobuf_begin(writer, field, 1);
-    protobuf_string(writer, TRANSPORT, text_of(source, via->transport));
-    protobuf_string(writer, SENT_BY, text_of(source, via->sent_by));
-    protobuf_string(writer, BRANCH, text_of(source, via->branch));
-    protobuf_string(writer, RECEIVED, text_of(source, via->received));
-    if (via->has_rport)
-        protobuf_put_string(writer, RPORT, text_of(source, via->rport));
-    protobuf_finish(writer, start, 1);
-}
-
-static void put_folded(struct protobuf_writer *writer, uint32_t field, struct otus_slice value)
+static __attribute__((noinline)) void put_folded(struct protobuf_writer *writer, uint32_t field,
+                                                 struct otus_slice value)
 {
     struct otus_cursor left = otus_cursor_of(value.at, value.len);
     struct otus_cursor line;
@@ -49,6 +25,43 @@ static void put_folded(struct protobuf_writer *writer, uint32_t field, struct ot
         first = false;
         protobuf_put_text(writer, line.at, (uint32_t)otus_cursor_left(&line));
     }
+    protobuf_finish(writer, start, 1);
+}
+
+/* What stands in a header field, in one line wherever the field is folded. */
+static inline void put_field(struct protobuf_writer *writer, uint32_t field,
+                             const struct source *source, struct otus_span span)
+{
+    struct otus_slice text = text_of(source, span);
+    if (OTUS_UNLIKELY(source->has_folds) && text.len != 0)
+        put_folded(writer, field, text);
+    else
+        protobuf_string(writer, field, text);
+}
+
+static void put_address(struct protobuf_writer *writer, uint32_t field, const struct source *source,
+                        const struct otus_sip_address *address)
+{
+    enum { DISPLAY_NAME = 1, URI, TAG, PARAMS };
+    uint8_t *start = protobuf_begin(writer, field, 1);
+    put_field(writer, DISPLAY_NAME, source, address->display_name);
+    put_field(writer, URI, source, address->uri);
+    put_field(writer, TAG, source, address->tag);
+    put_field(writer, PARAMS, source, address->params);
+    protobuf_finish(writer, start, 1);
+}
+
+static void put_via(struct protobuf_writer *writer, uint32_t field, const struct source *source,
+                    const struct otus_sip_via *via)
+{
+    enum { TRANSPORT = 1, SENT_BY, BRANCH, RECEIVED, RPORT };
+    uint8_t *start = protobuf_begin(writer, field, 1);
+    put_field(writer, TRANSPORT, source, via->transport);
+    put_field(writer, SENT_BY, source, via->sent_by);
+    put_field(writer, BRANCH, source, via->branch);
+    put_field(writer, RECEIVED, source, via->received);
+    if (via->has_rport)
+        protobuf_put_string(writer, RPORT, text_of(source, via->rport));
     protobuf_finish(writer, start, 1);
 }
 
@@ -203,10 +216,10 @@ static void put_start_line(struct protobuf_writer *writer, const struct source *
 static void put_fields(struct protobuf_writer *writer, const struct source *source,
                        const struct otus_sip_message *message)
 {
-    protobuf_string(writer, SIP_CALL_ID, text_of(source, message->call_id));
+    put_field(writer, SIP_CALL_ID, source, message->call_id);
     if (message->first[OTUS_SIP_HEADER_CSEQ] != 0) {
         protobuf_put_number(writer, SIP_CSEQ, message->cseq);
-        protobuf_string(writer, SIP_CSEQ_METHOD, text_of(source, message->cseq_method));
+        put_field(writer, SIP_CSEQ_METHOD, source, message->cseq_method);
     }
     if (message->first[OTUS_SIP_HEADER_FROM] != 0)
         put_address(writer, SIP_FROM, source, &message->from);
@@ -216,15 +229,15 @@ static void put_fields(struct protobuf_writer *writer, const struct source *sour
         put_address(writer, SIP_CONTACT, source, &message->contact);
     if (message->first[OTUS_SIP_HEADER_VIA] != 0)
         put_via(writer, SIP_VIA, source, &message->via);
-    protobuf_string(writer, SIP_USER_AGENT, text_of(source, message->user_agent));
-    protobuf_string(writer, SIP_CONTENT_TYPE, text_of(source, message->content_type));
+    put_field(writer, SIP_USER_AGENT, source, message->user_agent);
+    put_field(writer, SIP_CONTENT_TYPE, source, message->content_type);
     if (message->content_length >= 0)
         protobuf_put_number(writer, SIP_CONTENT_LENGTH, (uint64_t)message->content_length);
 }
 
 void protobuf_sip_fields(struct protobuf_writer *writer, const struct otus_sip_message *message)
 {
-    struct source source = {message->octets, message->len};
+    struct source source = {message->octets, message->len, message->has_folds};
     put_start_line(writer, &source, message);
     put_fields(writer, &source, message);
     for (uint32_t i = 0; i < message->num_headers; i++)

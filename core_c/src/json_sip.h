@@ -83,14 +83,61 @@ static inline uint8_t *put_start_line(uint8_t *at, uint8_t *end, struct otus_sli
     return at;
 }
 
-static uint8_t *put_address(uint8_t *at, uint8_t *end, struct otus_slice octets,
-                            const struct otus_sip_address *address)
+static __attribute__((noinline)) uint8_t *put_folded_member(uint8_t *at, uint8_t *end,
+                                                            const char *head, size_t head_len,
+                                                            struct otus_slice text)
 {
-    at = JSON_OPTIONAL(at, end, "display_name", encode_part(octets, address->display_name));
-    at = JSON_MEMBER(at, end, "uri", encode_part(octets, address->uri));
-    at = JSON_OPTIONAL(at, end, "tag", encode_part(octets, address->tag));
-    at = JSON_OPTIONAL(at, end, "params", encode_part(octets, address->params));
+    at = json_put(at, head, head_len);
+    at = put_folded(at, end, text);
+    return JSON_LITERAL(at, "\",");
+}
+
+/* What stands in a header field, in one line wherever the field is folded. */
+static inline __attribute__((always_inline)) uint8_t *put_field(uint8_t *at, uint8_t *end,
+                                                                const char *head, size_t head_len,
+                                                                struct otus_slice text,
+                                                                bool has_folds)
+{
+    return has_folds ? put_folded_member(at, end, head, head_len, text)
+                     : json_member(at, end, head, head_len, text);
+}
+
+#define FIELD(at, end, name, text, has_folds)                                                      \
+    put_field((at), (end), "\"" name "\":\"" JSON_PADDING, sizeof("\"" name "\":\"") - 1, (text),  \
+              (has_folds))
+#define OPTIONAL_FIELD(at, end, name, text, has_folds)                                             \
+    ((text).len == 0 ? (at) : FIELD((at), (end), name, (text), (has_folds)))
+
+static inline __attribute__((always_inline)) uint8_t *put_address_members(
+    uint8_t *at, uint8_t *end, struct otus_slice octets, const struct otus_sip_address *address,
+    bool has_folds)
+{
+    at = OPTIONAL_FIELD(at, end, "display_name", encode_part(octets, address->display_name),
+                        has_folds);
+    at = FIELD(at, end, "uri", encode_part(octets, address->uri), has_folds);
+    at = OPTIONAL_FIELD(at, end, "tag", encode_part(octets, address->tag), has_folds);
+    at = OPTIONAL_FIELD(at, end, "params", encode_part(octets, address->params), has_folds);
     return JSON_CLOSE(at, "},");
+}
+
+static uint8_t *put_plain_address(uint8_t *at, uint8_t *end, struct otus_slice octets,
+                                  const struct otus_sip_address *address)
+{
+    return put_address_members(at, end, octets, address, false);
+}
+
+static __attribute__((noinline)) uint8_t *put_folded_address(uint8_t *at, uint8_t *end,
+                                                             struct otus_slice octets,
+                                                             const struct otus_sip_address *address)
+{
+    return put_address_members(at, end, octets, address, true);
+}
+
+static inline uint8_t *put_address(uint8_t *at, uint8_t *end, struct otus_slice octets,
+                                   const struct otus_sip_address *address, bool has_folds)
+{
+    return has_folds ? put_folded_address(at, end, octets, address)
+                     : put_plain_address(at, end, octets, address);
 }
 
 static inline bool has_header(const struct otus_sip_message *message, uint32_t id)
@@ -99,52 +146,72 @@ static inline bool has_header(const struct otus_sip_message *message, uint32_t i
 }
 
 static inline uint8_t *put_addresses(uint8_t *at, uint8_t *end, struct otus_slice octets,
-                                     const struct otus_sip_message *message)
+                                     const struct otus_sip_message *message, bool has_folds)
 {
     if (OTUS_LIKELY(has_header(message, OTUS_SIP_HEADER_FROM))) {
         at = JSON_LITERAL(at, "\"from\":{");
-        at = put_address(at, end, octets, &message->from);
+        at = put_address(at, end, octets, &message->from, has_folds);
     }
     if (OTUS_LIKELY(has_header(message, OTUS_SIP_HEADER_TO))) {
         at = JSON_LITERAL(at, "\"to\":{");
-        at = put_address(at, end, octets, &message->to);
+        at = put_address(at, end, octets, &message->to, has_folds);
     }
     if (has_header(message, OTUS_SIP_HEADER_CONTACT)) {
         at = JSON_LITERAL(at, "\"contact\":{");
-        at = put_address(at, end, octets, &message->contact);
+        at = put_address(at, end, octets, &message->contact, has_folds);
     }
     return at;
 }
 
 static inline uint8_t *put_via(uint8_t *at, uint8_t *end, struct otus_slice octets,
-                               const struct otus_sip_message *message)
+                               const struct otus_sip_message *message, bool has_folds)
 {
     const struct otus_sip_via *via = &message->via;
     if (OTUS_UNLIKELY(!has_header(message, OTUS_SIP_HEADER_VIA)))
         return at;
     at = JSON_LITERAL(at, "\"via\":{");
-    at = JSON_MEMBER(at, end, "transport", encode_part(octets, via->transport));
-    at = JSON_MEMBER(at, end, "sent_by", encode_part(octets, via->sent_by));
-    at = JSON_OPTIONAL(at, end, "branch", encode_part(octets, via->branch));
-    at = JSON_OPTIONAL(at, end, "received", encode_part(octets, via->received));
+    at = FIELD(at, end, "transport", encode_part(octets, via->transport), has_folds);
+    at = FIELD(at, end, "sent_by", encode_part(octets, via->sent_by), has_folds);
+    at = OPTIONAL_FIELD(at, end, "branch", encode_part(octets, via->branch), has_folds);
+    at = OPTIONAL_FIELD(at, end, "received", encode_part(octets, via->received), has_folds);
     if (via->has_rport)
-        at = JSON_MEMBER(at, end, "rport", encode_part(octets, via->rport));
+        at = FIELD(at, end, "rport", encode_part(octets, via->rport), has_folds);
     return JSON_CLOSE(at, "},");
 }
 
 static inline uint8_t *put_cseq(uint8_t *at, uint8_t *end, struct otus_slice octets,
-                                const struct otus_sip_message *message)
+                                const struct otus_sip_message *message, bool has_folds)
 {
     if (OTUS_UNLIKELY(!has_header(message, OTUS_SIP_HEADER_CSEQ)))
         return at;
     at = JSON_NUMBER(at, end, "cseq", message->cseq);
-    return JSON_MEMBER(at, end, "cseq_method", encode_part(octets, message->cseq_method));
+    return FIELD(at, end, "cseq_method", encode_part(octets, message->cseq_method), has_folds);
 }
 
-static inline uint8_t *put_content(uint8_t *at, uint8_t *end, struct otus_slice octets,
-                                   const struct otus_sip_message *message)
+/* What header fields say that a reader asks for by name. */
+static inline __attribute__((always_inline)) uint8_t *put_fields(
+    uint8_t *at, uint8_t *end, struct otus_slice octets, const struct otus_sip_message *message,
+    bool has_folds)
 {
-    at = JSON_OPTIONAL(at, end, "content_type", encode_part(octets, message->content_type));
+    at = OPTIONAL_FIELD(at, end, "call_id", encode_part(octets, message->call_id), has_folds);
+    at = put_cseq(at, end, octets, message, has_folds);
+    at = put_addresses(at, end, octets, message, has_folds);
+    at = put_via(at, end, octets, message, has_folds);
+    at = OPTIONAL_FIELD(at, end, "user_agent", encode_part(octets, message->user_agent), has_folds);
+    return OPTIONAL_FIELD(at, end, "content_type", encode_part(octets, message->content_type),
+                          has_folds);
+}
+
+static __attribute__((noinline)) uint8_t *put_folded_fields(uint8_t *at, uint8_t *end,
+                                                            struct otus_slice octets,
+                                                            const struct otus_sip_message *message)
+{
+    return put_fields(at, end, octets, message, true);
+}
+
+static inline uint8_t *put_content_length(uint8_t *at, uint8_t *end,
+                                          const struct otus_sip_message *message)
+{
     if (OTUS_UNLIKELY(message->content_length < 0))
         return at;
     if (OTUS_LIKELY(message->content_length <= UINT32_MAX))
@@ -199,12 +266,9 @@ static uint8_t *put_sip_members(uint8_t *at, uint8_t *end, const struct otus_sip
     /* Aside, since for all that the compiler knows each octet written may change them. */
     struct otus_slice octets = {message->octets, message->len};
     at = put_start_line(at, end, octets, message);
-    at = JSON_OPTIONAL(at, end, "call_id", encode_part(octets, message->call_id));
-    at = put_cseq(at, end, octets, message);
-    at = put_addresses(at, end, octets, message);
-    at = put_via(at, end, octets, message);
-    at = JSON_OPTIONAL(at, end, "user_agent", encode_part(octets, message->user_agent));
-    at = put_content(at, end, octets, message);
+    at = OTUS_LIKELY(!message->has_folds) ? put_fields(at, end, octets, message, false)
+                                          : put_folded_fields(at, end, octets, message);
+    at = put_content_length(at, end, message);
     at = put_headers(at, end, octets, message);
     at = put_body(at, end, octets, message);
     if (message->sdp != NULL)

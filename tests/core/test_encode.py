@@ -312,6 +312,28 @@ messages = st.builds(
 )
 
 
+def test_fields_are_unfolded_in_both_forms(record_type: Any) -> None:
+    """RFC 3261 7.3.1: a fold is one space, also inside a display name or parameters."""
+    message = (
+        b"OPTIONS sip:b SIP/2.0\r\nVia: SIP/2.0/UDP h\r\n : 5070 ;branch=z9hG4bKx\r\n"
+        b'From: "Al \r\n\tice" <sip:a@b>\r\n ;x="one\r\n two";tag=\r\n 1\r\n'
+        b"To: Bob\r\n Smith\r\n <sip:b@c>\r\nUser-Agent: one\r\n  two\r\n"
+        b"Content-Type: text/plain\r\n ;charset=utf-8\r\n\r\nbody\r\n folds not"
+    )
+    payload = both_forms(records(message), 0, record_type)["payload"]
+    assert payload["from"] == {
+        "display_name": "Al ice",
+        "uri": "sip:a@b",
+        "tag": "1",
+        "params": ';x="one two";tag= 1',
+    }
+    assert payload["to"]["display_name"] == "Bob Smith"
+    assert payload["via"]["sent_by"] == "h : 5070"
+    assert payload["user_agent"] == "one two"
+    assert payload["content_type"] == "text/plain ;charset=utf-8"
+    assert payload["body"] == "body\r\n folds not"
+
+
 @settings(max_examples=150)
 @given(payloads=st.lists(messages | st.binary(max_size=100), min_size=1, max_size=8))
 @example(payloads=[b"INVITE sip:a SIP/2.0\r\nSubject: \xf0\x9f\x98\r\n\r\n\xed\xa0\x80"])

@@ -73,6 +73,8 @@ MESSAGES = [
     sip().replace(b"Call-ID", b"i").replace(b"From", b"f").replace(b"To", b"t"),
     sip().replace(b"Call-ID: ", b"call-id\t :  "),
     sip().replace(b"User-Agent: test/1", b"Subject: one\r\n two\r\n\tthree"),
+    sip().replace(b'"Alice" <sip:alice@example.org>', b'"Al\r\n ice"\r\n\t<sip:a@b>\r\n ;x=1'),
+    sip().replace(b"test/1", b"test/1\r\n  (two)"),
     sip().replace(b'"Alice" <sip:alice@example.org>', b'"A, \\"B\\" <x>" <sip:a@b;p=1?h=2>'),
     sip().replace(b'"Alice" <sip:alice@example.org>', b"sip:alice@example.org"),
     sip().replace(b"<sip:bob@example.org>", b"Bob <tel:+1-201-555-0123;phone-context=x>"),

@@ -302,6 +302,7 @@ def test_cut_protobuf_refuses_what_is_no_message() -> None:
         {"compression_level": 23},
         {"compression": "snappy", "compression_level": 1},
         {"compression": "none", "compression_level": 1},
+        {"queue_octets": 1 << 35},
         {"acks": "1", "idempotence": True},
         {"acks": 2},
         {"max_message_octets": 900_000, "max_batch_octets": 900_000},

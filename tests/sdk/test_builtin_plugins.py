@@ -67,7 +67,7 @@ class _Stdout:
 
 class TestConsole(PluginConformance):
     factory = console.FACTORY
-    bad_configs = ({"format": "xml"}, {"max_pending_octets": 1})
+    bad_configs = ({"format": "xml"}, {"max_pending_octets": 1}, {"max_pending_octets": 1 << 35})
 
     @pytest.fixture(autouse=True)
     def _a_descriptor(

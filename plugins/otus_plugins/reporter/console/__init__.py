@@ -21,7 +21,7 @@ class ConsoleReporterConfig(BaseModel):
 
     format: Literal["text", "json"] = "text"
     color: Literal["auto", "always", "never"] = "auto"
-    max_pending_octets: int = Field(default=8 << 20, ge=4096)
+    max_pending_octets: int = Field(default=8 << 20, ge=4096, le=1 << 34)
 
 
 class ConsoleReporter:

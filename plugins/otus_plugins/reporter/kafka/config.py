@@ -88,7 +88,7 @@ class KafkaReporterConfig(_Section):
     max_batch_octets: int = Field(1_000_000, ge=1_024, le=1 << 30)
     max_message_octets: int = Field(900_000, ge=256, le=1 << 30)
     oversize: Literal["truncate", "drop"] = "truncate"
-    queue_octets: int = Field(15 << 20, ge=64 << 10)
+    queue_octets: int = Field(15 << 20, ge=64 << 10, le=1 << 34)
 
     request_timeout: Annotated[Seconds, Field(ge=0.1)] = 10.0
     delivery_timeout: Annotated[Seconds, Field(ge=0.5)] = 120.0

@@ -235,7 +235,7 @@ class Task:
         )
         flows = self.config.flows
         if flows.max_flows:
-            self.flows = otus_core.FlowRegistry(flows.max_flows, round(flows.ttl * 1000))
+            self.flows = otus_core.FlowRegistry(flows.max_flows, _ms(flows.ttl))
         self._undo.push_async_callback(asyncio.to_thread, self.source.stop)
         captures = await asyncio.to_thread(self.source.open)
         for index, plan in enumerate(plans):

@@ -21,6 +21,8 @@ TASK_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 # Bounds of the core's arrays (decode.h, stream.h); a test compares them.
 MAX_TUNNEL_PORTS = 8
 MAX_STREAM_PORTS = 32
+# Milliseconds of packet time are 32 bits in the core.
+MAX_PACKET_TIME_S = 49 * 86_400
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 MIB = 1 << 20
@@ -46,6 +48,16 @@ def _known_tunnel(entry: str | dict[str, TunnelConfig]) -> str | dict[str, Tunne
 TunnelEntry = Annotated[str | dict[str, TunnelConfig], AfterValidator(_known_tunnel)]
 
 
+def _in_packet_time(seconds: float) -> float:
+    if seconds > MAX_PACKET_TIME_S:
+        raise ValueError("must be a duration of at most 49d")
+    return seconds
+
+
+PacketTime = Annotated[PositiveDuration, AfterValidator(_in_packet_time)]
+"""What the core counts in milliseconds."""
+
+
 class DecoderSection(ConfigModel):
     """From the frame to the innermost packet."""
 
@@ -61,7 +73,7 @@ class DecoderSection(ConfigModel):
     """Octets of all fragments held."""
     max_datagrams_per_source: int = Field(default=256, ge=1, le=1 << 20)
     """Datagrams that are not complete yet, of one source address."""
-    fragment_timeout: PositiveDuration = 5.0
+    fragment_timeout: PacketTime = 5.0
     """How long a datagram may take to be completed, in packet time."""
 
     @property
@@ -87,9 +99,9 @@ class StreamSection(ConfigModel):
     """Octets held of one stream."""
     max_message_octets: int = Field(default=65536, ge=1024, le=1 << 24)
     """A Content-Length above this is absurd: the next message is searched."""
-    gap_timeout: PositiveDuration = 3.0
+    gap_timeout: PacketTime = 3.0
     """How long to wait for lost segments, in packet time."""
-    idle_timeout: PositiveDuration = 600.0
+    idle_timeout: PacketTime = 600.0
     """Streams without traffic are forgotten after this, in packet time."""
 
 
@@ -98,7 +110,7 @@ class FlowSection(ConfigModel):
 
     max_flows: int = Field(default=32768, ge=0, le=1 << 22)
     """Endpoints held, RTP and the RTCP behind it as one; the oldest gives way. 0: no registry."""
-    ttl: PositiveDuration = 300.0
+    ttl: PacketTime = 300.0
     """Endpoints without traffic are forgotten after this, in packet time."""
 
 

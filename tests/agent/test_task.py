@@ -66,6 +66,18 @@ async def test_states_of_a_task_that_ends_by_itself(capture: str) -> None:
     assert task.state is TaskState.STOPPED
 
 
+async def test_the_shortest_and_the_longest_times_are_taken(capture: str) -> None:
+    for duration in ("1ns", "49d"):
+        task, out = make_task(
+            capture,
+            decoder={"fragment_timeout": duration},
+            streams={"gap_timeout": duration, "idle_timeout": duration},
+            flows={"ttl": duration},
+        )
+        await run_task(task)
+        assert len(out.packets) == 20
+
+
 async def test_stop_without_start_and_start_only_once(capture: str) -> None:
     """A task that never ran stops at once; a task starts only once."""
     task, _ = make_task(capture)

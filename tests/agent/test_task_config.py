@@ -77,6 +77,20 @@ def test_the_example_of_the_specification_holds() -> None:
     assert TaskConfig.model_validate(json.loads(config.model_dump_json())) == config
 
 
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("decoder", "fragment_timeout"), ("streams", "gap_timeout"),
+        ("streams", "idle_timeout"), ("flows", "ttl"),
+    ],
+)  # fmt: skip
+def test_packet_time_is_what_the_core_can_count(section: str, key: str) -> None:
+    """32 bits of milliseconds; what is more is told with its key, before anything starts."""
+    assert task(**{section: {key: "49d"}})
+    with pytest.raises(ValidationError, match="must be a duration of at most 49d"):
+        task(**{section: {key: "50d"}})
+
+
 def test_command_envelope_and_bare_task_are_told_apart() -> None:
     """The task of a task.create command is found; another command is refused."""
     assert task_prefix({"command": "task.create", "task": EXAMPLE}) == ("task",)

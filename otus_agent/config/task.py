@@ -18,9 +18,10 @@ TUNNELS_WITH_PORTS = ("vxlan", "geneve", "gtpu", "tzsp")
 
 TASK_ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 
-# Bounds of the core's arrays (decode.h, stream.h); a test compares them.
+# Bounds of the core's arrays (decode.h, stream.h, pipeline); tests compare them.
 MAX_TUNNEL_PORTS = 8
 MAX_STREAM_PORTS = 32
+MAX_STAGES = 64
 # Milliseconds of packet time are 32 bits in the core.
 MAX_PACKET_TIME_S = 49 * 86_400
 
@@ -216,6 +217,15 @@ class TaskConfig(ConfigModel):
         repeated = sorted({name for name in given if given.count(name) > 1})
         if repeated:
             raise ValueError(f"two reporters named {repeated[0]!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _stages_that_fit(self) -> TaskConfig:
+        stages = len(self.parsers) + len(self.processors)
+        if stages > MAX_STAGES:
+            raise ValueError(
+                f"{stages} parsers and processors, must be at most {MAX_STAGES} together"
+            )
         return self
 
     @property

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from frames import pcap, sip, udp, write_octets, write_pcap
+from otus_agent.config.task import MAX_STAGES
 from otus_agent.task import Task, TaskState
 from otus_sdk.errors import (
     ConfigurationInvalid,
@@ -76,6 +77,16 @@ async def test_the_shortest_and_the_longest_times_are_taken(capture: str) -> Non
         )
         await run_task(task)
         assert len(out.packets) == 20
+
+
+async def test_as_many_stages_as_the_core_has_room_for(capture: str) -> None:
+    """One more is told when the task is read, not as a limit of something."""
+    keep = {"type": "filter", "config": {"keep_if": "sip.method == 'INVITE'"}}
+    task, out = make_task(capture, processors=[keep] * (MAX_STAGES - 1))
+    await run_task(task)
+    assert len(out.packets) == 20
+    with pytest.raises(ValueError, match="65 parsers and processors, must be at most 64 together"):
+        make_task(capture, processors=[keep] * MAX_STAGES)
 
 
 async def test_stop_without_start_and_start_only_once(capture: str) -> None:

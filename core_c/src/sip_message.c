@@ -272,6 +272,12 @@ static inline void clear_message(struct otus_sip_message *out_message)
     memset(out_message, 0, len);
 }
 
+/* A CR whose LF was not captured. */
+static bool is_cut_line_end(struct otus_sip_text text, uint32_t at, uint32_t flags)
+{
+    return (flags & OTUS_SIP_TRUNCATED) != 0 && at == text.len - 1 && text.octets[at] == '\r';
+}
+
 static enum otus_status parse_lines(struct otus_sip_parser *parser,
                                     struct otus_sip_message *out_message, const uint8_t *octets,
                                     uint32_t len, uint32_t flags, otus_lines_scan scan)
@@ -294,7 +300,8 @@ static enum otus_status parse_lines(struct otus_sip_parser *parser,
         return parse_lines(parser, out_message, octets, len, flags, otus_lines_scan_lone_cr);
     out_message->num_headers = walk.num_headers;
     otus_sip_take_fields(out_message, &parser->lines, walk.repeated);
-    if (OTUS_UNLIKELY(parser->lines.first_control < body))
+    control = parser->lines.first_control;
+    if (OTUS_UNLIKELY(control < body) && !is_cut_line_end(text, control, flags))
         otus_sip_flag(out_message, OTUS_SIP_ANOMALY_CONTROL_OCTETS);
     if (flags & OTUS_SIP_TRUNCATED)
         otus_sip_flag(out_message, OTUS_SIP_ANOMALY_TRUNCATED);

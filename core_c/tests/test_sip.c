@@ -321,6 +321,22 @@ static void test_truncations(struct otus_sip_parser *parser)
         guard_every_truncation(parse_truncated, parser, texts[i], strlen(texts[i]));
 }
 
+/* A snapshot length that ends between CR and LF makes no control octet of the CR. */
+static void test_cut_line_end(struct otus_sip_parser *parser)
+{
+    static const uint64_t control = (uint64_t)1 << OTUS_SIP_ANOMALY_CONTROL_OCTETS;
+    const uint8_t *octets = (const uint8_t *)SAMPLE_INVITE;
+    struct otus_sip_message message;
+    for (uint32_t len = 40; len < strlen(SAMPLE_INVITE); len++) {
+        CHECK(otus_sip_parse(parser, &message, octets, len, OTUS_SIP_TRUNCATED) == OTUS_OK);
+        CHECK_EQ(message.anomalies & control, 0);
+    }
+    message = parse(parser, "OPTIONS sip:a SIP/2.0\r\nTo: a\001\r", OTUS_SIP_TRUNCATED);
+    CHECK_EQ(message.anomalies & control, control);
+    message = parse(parser, "OPTIONS sip:a SIP/2.0\r\nTo: a\r", 0);
+    CHECK_EQ(message.anomalies & control, control);
+}
+
 int main(void)
 {
     struct otus_sip_parser *parser = sample_parser();
@@ -335,6 +351,7 @@ int main(void)
     test_multipart(parser);
     test_malformed(parser);
     test_truncations(parser);
+    test_cut_line_end(parser);
     otus_sip_parser_free(parser);
     otus_sip_parser_free(NULL);
     return check_summary();

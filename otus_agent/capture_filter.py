@@ -425,8 +425,15 @@ def compile_capture_filter(
         )
     if as_it_is:
         return CaptureFilter(tuple(_as_tcpdump(expression, link_type)), explanation=(_RAW_TEXT,))
-    exact = compile_expression(expression, LINK_ETHERNET)
     wanted = _Wanted.of(expression)
+    try:
+        exact = compile_expression(expression, LINK_ETHERNET)
+    except ConfigurationInvalid as error:
+        if not wanted.vlan or "rejects all packets" not in error.message:
+            raise
+        # pcap-filter(7): vlan changes the offsets of what stands behind it in the expression.
+        hint = "libpcap looks for what stands in front of vlan outside the tag: put vlan first"
+        raise ConfigurationInvalid(f"{error.message}; {hint}") from error
     followed = _tunnels(tunnels, tunnel_ports or {})
     widening = _Widening(expression, link_type, followed, wanted)
     kernel = widening.make()

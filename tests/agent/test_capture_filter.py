@@ -182,6 +182,10 @@ def test_libpcaps_own_words_tell_what_is_wrong():
     assert "\n" not in str(caught.value)
     with pytest.raises(ConfigurationInvalid, match="NUL"):
         compile_capture_filter("udp\0")
+    with pytest.raises(ConfigurationInvalid, match=r"rejects all packets; .*: put vlan first"):
+        compile_capture_filter("udp port 5060 and vlan 5")
+    with pytest.raises(ConfigurationInvalid, match=r"rejects all packets$"):
+        compile_capture_filter("ip and ip6")
     with pytest.raises(ConfigurationInvalid, match="no tunnel vxlam; there are: vxlan"):
         compile_capture_filter("udp", tunnels=["vxlam"])
 

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -437,12 +438,14 @@ def test_clients_that_do_what_they_like_leave_nothing_behind(folder: Path) -> No
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
-def test_it_runs_as_an_ordinary_user_without_any_capability(tmp_path: Path) -> None:
+def test_it_runs_as_an_ordinary_user_without_any_capability() -> None:
     """Files of that user only; what it can't do is told, and nothing is refused by it."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for path in (tmp_path, *tmp_path.parents[:-2]):
-        path.chmod(path.stat().st_mode | 0o011)
+    # Not below pytest's own folder, which each pytest that starts closes to other users.
+    with tempfile.TemporaryDirectory() as folder:
+        run_as_an_ordinary_user(Path(folder))
+
+
+def run_as_an_ordinary_user(home: Path) -> None:
     write_config(home)
     os.chown(home, 12_345, 12_345)
     setpriv = ["setpriv", "--reuid=12345", "--regid=12345", "--clear-groups", "--inh-caps=-all",

@@ -167,7 +167,7 @@ class _Seen:
         )
 
     def summary(self) -> str:
-        text = f"{self.packets} packets, {self.messages} SIP messages"
+        text = f"{_number(self.packets, 'packet')}, {_number(self.messages, 'SIP message')}"
         if self.shown != self.messages:
             text += f", {self.shown} shown"
         if self.errors:
@@ -175,6 +175,10 @@ class _Seen:
         if self.undecodable:
             text += f", {self.undecodable} undecodable"
         return text
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 class _OutputReporter:

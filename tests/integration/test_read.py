@@ -62,6 +62,12 @@ def test_table_has_a_line_for_each_message(capture: Path) -> None:
     assert error.strip() == "10 packets, 9 SIP messages"
 
 
+def test_one_packet_is_no_plural(tmp_path: Path) -> None:
+    """The summary counts in words that agree."""
+    _, error = otus("read", write_pcap(tmp_path / "one.pcap", CALL[:1]))
+    assert error.strip() == "1 packet, 1 SIP message"
+
+
 def test_json_is_one_object_a_line(capture: Path) -> None:
     """Each line is one record with labels and payload."""
     out, error = otus("read", "--output", "json", capture)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
+
 import otus_core
 from frames import pcap, sip, udp
 from otus_plugins.reporter.kafka import KafkaReporter, KafkaReporterConfig
+from otus_plugins.reporter.kafka.encode import Encoder
 from otus_plugins.reporter.kafka.packing import pack, unpacked
+from otus_plugins.reporter.kafka.reporter import TopicLane
 from waiting import wait_until_async
 
 RECORDS = 500
@@ -59,3 +63,30 @@ async def test_what_waits_for_a_first_answer_is_packed() -> None:
     assert (stats.queued, stats.held_octets, stats.reported) == (0, 0, 0)
     assert sum(stats.dropped.values()) == 120 * RECORDS
     assert stats.dropped["queue_full"] > 0
+
+
+async def test_batches_that_can_not_be_encoded_are_counted_and_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many there are, the log has one line for each kind of error."""
+
+    async def one_partition(lane: TopicLane) -> int:
+        return 1
+
+    def fail(encoder: Encoder, parts: object, num_partitions: int) -> None:
+        raise ValueError("told to fail")
+
+    monkeypatch.setattr(TopicLane, "_partitions", one_partition)
+    monkeypatch.setattr(Encoder, "encode", fail)
+    reporter = KafkaReporter()
+    reporter.init(KafkaReporterConfig(brokers=["127.0.0.1:1"], topic="t", stop_timeout=0))
+    await reporter.start()
+    for number in range(1, 4):
+        await reporter.report_batch(core_batch())
+        await wait_until_async(
+            lambda: reporter.stats().dropped.get("encode", 0) == number * RECORDS  # noqa: B023
+        )
+    await reporter.stop()
+    told = [record for record in caplog.records if "could not be encoded" in record.message]
+    assert len(told) == 1
+    assert told[0].exc_info is not None

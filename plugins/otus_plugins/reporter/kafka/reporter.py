@@ -46,6 +46,7 @@ class KafkaReporter:
         self._executor: ThreadPoolExecutor | None = None
         self._stopped = False
         self._flush_cut_off = False
+        self._told: set[str] = set()
 
     def init(self, config: KafkaReporterConfig) -> None:
         """Keeps the configuration and settles what the core has to encode."""
@@ -134,6 +135,14 @@ class KafkaReporter:
         return asyncio.get_running_loop().run_in_executor(
             self._executor, lambda: encode(unpacked(parts), num_partitions)
         )
+
+    def tell_once(self, error: Exception) -> None:
+        """Logs what kept a batch from being encoded, the first of its kind."""
+        kind = type(error).__name__
+        if kind not in self._told:
+            self._told.add(kind)
+            text = "kafka: a batch could not be encoded; further ones of this kind are only counted"
+            log.error(text, exc_info=error)
 
     def pack(self, item: Waiting) -> asyncio.Future[PackedBatch]:
         """Packs on the reporter's own thread."""
@@ -262,7 +271,7 @@ class TopicLane:
                     self._outbox.settle_dropped(item, reason)
                 if not isinstance(error, Exception):
                     raise
-                log.exception("kafka: a batch could not be encoded")
+                self._reporter.tell_once(error)
                 continue
             self._spread(items, encoded)
 

@@ -18,6 +18,16 @@ static enum otus_status skip_extension(struct otus_cursor *cursor)
     return OTUS_OK;
 }
 
+/* RFC 3550 5.1: the last octet counts the padding, itself included. SRTP encrypts it and puts a tag
+ * behind (RFC 3711 3.1), and a packet cut short ends elsewhere: a count that can't be is none. */
+static uint32_t padding_of(const struct otus_cursor *cursor, uint32_t left)
+{
+    uint8_t padding = 0;
+    if (left == 0 || !otus_cursor_peek_u8(cursor, left - 1, &padding) || padding > left)
+        return 0;
+    return padding;
+}
+
 enum otus_status otus_rtp_parse(struct otus_rtp_header *out_header, const uint8_t *octets,
                                 uint32_t len)
 {
@@ -41,14 +51,8 @@ enum otus_status otus_rtp_parse(struct otus_rtp_header *out_header, const uint8_
 
     uint32_t left = (uint32_t)otus_cursor_left(&cursor);
     uint32_t off = len - left;
-    if (first & 0x20) {
-        /* RFC 3550 5.1: the last octet counts the padding, itself included. */
-        uint8_t padding;
-        if (left == 0 || !otus_cursor_peek_u8(&cursor, left - 1, &padding) || padding == 0 ||
-            padding > left)
-            return OTUS_E_MALFORMED;
-        left -= padding;
-    }
+    if (first & 0x20)
+        left -= padding_of(&cursor, left);
     header.payload = (struct otus_span){off, left};
     *out_header = header;
     return OTUS_OK;

@@ -33,6 +33,27 @@ static void test_rtp(void)
     CHECK_TEXT(full_rtp + header.payload.off, header.payload.len, "payload");
 }
 
+/* Padding that can't be read, as in SRTP (RFC 3711 3.1): the payload is all that is there. */
+static void test_padding_that_can_not_be(void)
+{
+    static const struct {
+        const char *at;
+        uint32_t len;
+        uint32_t payload_len;
+    } cases[] = {
+        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef", 12, 0},     /* none there */
+        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef\x00", 13, 1}, /* of 0 octets */
+        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef\x02", 13, 1}, /* more than is there */
+        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef\x01", 13, 0}, /* that can be */
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct otus_rtp_header header;
+        CHECK(otus_rtp_parse(&header, OCTETS(cases[i].at), cases[i].len) == OTUS_OK);
+        CHECK_EQ(header.ssrc, 0xdeadbeef);
+        CHECK_EQ(header.payload.len, cases[i].payload_len);
+    }
+}
+
 /* What RFC 3550 appendix A.1 refuses. */
 static void test_bad_rtp(void)
 {
@@ -45,9 +66,6 @@ static void test_bad_rtp(void)
         {"\x40\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef", 12}, /* version 1 */
         {"\x81\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef", 12}, /* CSRC missing */
         {"\x90\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef\xbe\xde\x00\x01", 16},
-        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef", 12},     /* no padding there */
-        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef\x00", 13}, /* padding of 0 */
-        {"\xa0\x00\x12\x34\x00\x00\x00\xa0\xde\xad\xbe\xef\x02", 13}, /* more than there is */
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct otus_rtp_header header = {.ssrc = 1};
@@ -104,6 +122,7 @@ static void parse_truncated(void *context, const uint8_t *octets, size_t len)
 int main(void)
 {
     test_rtp();
+    test_padding_that_can_not_be();
     test_bad_rtp();
     test_rtcp();
     test_is_rtcp();

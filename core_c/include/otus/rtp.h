@@ -14,7 +14,7 @@ struct otus_rtp_header {
     bool marker;
     uint8_t num_csrc;
     bool has_extension;
-    struct otus_span payload; /* relative to the first octet; padding cut off */
+    struct otus_span payload; /* from the first octet; padding cut off, where it can be read */
 };
 
 struct otus_rtcp_header {

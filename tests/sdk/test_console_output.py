@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from emulated import starts_python
+
 # A limit on the file's size fails as a full disk does, in the middle of a line as well.
 PROGRAM = """
 import asyncio, os, resource, sys
@@ -29,6 +31,7 @@ asyncio.run(main())
 """
 
 
+@starts_python
 def test_a_full_disk_is_counted_and_got_over(tmp_path: Path) -> None:
     """What had no room has failed; behind it each line stands alone again."""
     out = tmp_path / "out"

@@ -10,14 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from emulated import starts_python
 from frames import sip, udp
 
 STUN = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + b"\0" * 12
-
-
-starts_python = pytest.mark.skipif(
-    "OTUS_EMULATED" in os.environ, reason="the machine can't start the emulated Python by itself"
-)
 
 
 @pytest.fixture

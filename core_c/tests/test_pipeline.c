@@ -182,6 +182,14 @@ static void check_all_come(const struct file *file, const struct otus_pipeline_c
     otus_pipeline_close(pipeline);
 }
 
+/* The same wherever a batch is full. */
+static void check_all_come_through_full_batches(const struct file *file,
+                                                struct otus_pipeline_config config, uint32_t num)
+{
+    for (config.arena_octets = 1024; config.arena_octets < 2048; config.arena_octets++)
+        check_all_come(file, &config, num);
+}
+
 static void test_small_batches(void)
 {
     check_about = "a batch too small for all loses none and repeats none, at every arena size";
@@ -249,16 +257,13 @@ static void test_full_batch_decides_nothing(void)
         {.kind = OTUS_STAGE_LABEL, .labels = &label, .num_labels = 1},
         {.kind = OTUS_STAGE_FILTER, .action = OTUS_FILTER_KEEP_IF, .filter = filter},
     };
-    for (uint32_t arena = 1024; arena < 2048; arena++) {
-        struct otus_pipeline_config config = default_config();
-        config.stages = stages;
-        config.num_stages = 3;
-        config.label_names = &name;
-        config.num_label_names = 1;
-        config.outputs = 0;
-        config.arena_octets = arena;
-        check_all_come(file, &config, NUM);
-    }
+    struct otus_pipeline_config config = default_config();
+    config.stages = stages;
+    config.num_stages = 3;
+    config.label_names = &name;
+    config.num_label_names = 1;
+    config.outputs = 0;
+    check_all_come_through_full_batches(file, config, NUM);
     otus_filter_free(filter);
     free(file);
 }
@@ -509,14 +514,11 @@ static void test_full_batch_decides_nothing_about_folds(void)
         {.kind = OTUS_STAGE_PARSE_SIP},
         {.kind = OTUS_STAGE_FILTER, .action = OTUS_FILTER_KEEP_IF, .filter = filter},
     };
-    for (uint32_t arena = 1024; arena < 2048; arena++) {
-        struct otus_pipeline_config config = default_config();
-        config.stages = stages;
-        config.num_stages = 2;
-        config.outputs = 0;
-        config.arena_octets = arena;
-        check_all_come(file, &config, NUM);
-    }
+    struct otus_pipeline_config config = default_config();
+    config.stages = stages;
+    config.num_stages = 2;
+    config.outputs = 0;
+    check_all_come_through_full_batches(file, config, NUM);
     otus_filter_free(filter);
     free(file);
 }

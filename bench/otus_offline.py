@@ -26,6 +26,7 @@ from otus_core import (
 from otus_sdk.expression import compile_expression
 
 FILTER = "sip.method == 'OPTIONS' || sip.status_code == 489"
+FILTER_PROGRAM = compile_expression(FILTER).bytecode
 
 
 def stages(work: str) -> list[Stage]:
@@ -33,7 +34,7 @@ def stages(work: str) -> list[Stage]:
     if work == "rtp":
         chain.append(Stage(StageKind.PARSE_RTP))
     if work == "json":
-        chain.append(Stage(StageKind.FILTER, filter=Filter(compile_expression(FILTER).bytecode)))
+        chain.append(Stage(StageKind.FILTER, filter=Filter(FILTER_PROGRAM)))
     return chain
 
 

@@ -63,26 +63,73 @@ static inline void bench_config_init(struct otus_pipeline_config *config)
     otus_stream_config_init(&config->streams);
 }
 
-/* One pipeline over a capture; its counters. Opening and closing are no part of *out_ns, the
- * calling thread's time. */
-static inline void bench_run(uint64_t counters[OTUS_NUM_COUNTERS], double *out_ns,
-                             struct bench_octets file, uint64_t loops,
-                             const struct otus_pipeline_config *config)
+static inline int bench_by_value(const void *a, const void *b)
+{
+    double left = *(const double *)a, right = *(const double *)b;
+    return (left > right) - (left < right);
+}
+
+/* What short stretches of a run took, in ns a packet. Who shares the machine's cores slows most
+ * of them down; the quickest of a hundred show what the code takes on a core of its own. */
+enum { BENCH_MAX_SLICES = 1 << 16, BENCH_MIN_SLICE = 1000 /* packets */ };
+struct bench_slices {
+    uint32_t num;
+    double ns[BENCH_MAX_SLICES];
+};
+
+static inline void bench_slice(struct bench_slices *slices, double ns, uint64_t num_packets)
+{
+    if (num_packets >= BENCH_MIN_SLICE && slices->num < BENCH_MAX_SLICES)
+        slices->ns[slices->num++] = ns / (double)num_packets;
+}
+
+static inline void bench_report_slices(struct bench_slices *slices)
+{
+    if (slices->num == 0)
+        return;
+    qsort(slices->ns, slices->num, sizeof *slices->ns, bench_by_value);
+    printf("%28s undisturbed %6.1f ns %6.2f M packets/s, median %6.1f ns\n", "",
+           slices->ns[slices->num / 100], 1e3 / slices->ns[slices->num / 100],
+           slices->ns[slices->num / 2]);
+    fflush(stdout);
+}
+
+static inline struct otus_capture *bench_open(struct bench_octets file, uint64_t loops)
 {
     struct otus_memory_config memory = {file.octets, file.len, loops};
     struct otus_capture *capture = NULL;
-    struct otus_pipeline *pipeline = NULL;
     char message[256] = "";
-    if (otus_capture_open_memory(&capture, message, sizeof message, &memory) != OTUS_OK ||
-        otus_pipeline_open(&pipeline, capture, config) != OTUS_OK) {
+    if (otus_capture_open_memory(&capture, message, sizeof message, &memory) != OTUS_OK) {
         fprintf(stderr, "cannot open: %s\n", message);
         exit(1);
     }
+    return capture;
+}
+
+/* One pipeline over a capture; its counters. Opening and closing are no part of *out_ns, the
+ * calling thread's time. out_slices may be NULL. */
+static inline void bench_run(uint64_t counters[OTUS_NUM_COUNTERS], double *out_ns,
+                             struct bench_slices *out_slices, struct bench_octets file,
+                             uint64_t loops, const struct otus_pipeline_config *config)
+{
+    struct otus_capture *capture = bench_open(file, loops);
+    struct otus_pipeline *pipeline = NULL;
+    if (otus_pipeline_open(&pipeline, capture, config) != OTUS_OK) {
+        fprintf(stderr, "cannot open the pipeline\n");
+        exit(1);
+    }
     double start = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+    double last = start;
     uint32_t next;
     enum otus_status status = OTUS_OK;
-    while (status == OTUS_OK)
+    while (status == OTUS_OK) {
         status = otus_pipeline_poll(pipeline, &next, 0);
+        if (out_slices != NULL) {
+            double now = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+            bench_slice(out_slices, now - last, otus_pipeline_batch(pipeline)->num_records);
+            last = now;
+        }
+    }
     *out_ns = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID) - start;
     otus_pipeline_get_counters(pipeline, counters);
     otus_pipeline_close(pipeline);

@@ -70,7 +70,7 @@ static void *run_job(void *context)
     config.stages = stages;
     config.num_stages = 2;
     config.flows = job->flows;
-    bench_run(counters, &ns, job->capture, job->loops, &config);
+    bench_run(counters, &ns, NULL, job->capture, job->loops, &config);
     job->num = counters[OTUS_COUNT_EMITTED];
     return NULL;
 }

@@ -31,15 +31,9 @@ struct figure {
     double ns[ROUNDS];
 };
 
-static int by_value(const void *a, const void *b)
-{
-    double left = *(const double *)a, right = *(const double *)b;
-    return (left > right) - (left < right);
-}
-
 static void show(const char *what, uint32_t num_flows, struct figure *figure)
 {
-    qsort(figure->ns, ROUNDS, sizeof *figure->ns, by_value);
+    qsort(figure->ns, ROUNDS, sizeof *figure->ns, bench_by_value);
     printf("%8u flows  %-22s %7.1f ns at least  %7.1f median  %6.2f M/s\n", num_flows, what,
            figure->ns[0], figure->ns[ROUNDS / 2], 1e3 / figure->ns[ROUNDS / 2]);
     fflush(stdout);
@@ -165,7 +159,7 @@ static void bench_packets(struct otus_flow_registry *flows, uint32_t num_flows)
     config.flows = flows;
     for (uint32_t round = 0; round < ROUNDS; round++) {
         uint64_t counters[OTUS_NUM_COUNTERS];
-        bench_run(counters, &figure.ns[round], file, LOOPS, &config);
+        bench_run(counters, &figure.ns[round], NULL, file, LOOPS, &config);
         figure.ns[round] /= (double)num * LOOPS;
         found = (double)counters[OTUS_COUNT_PARSED_RTP] / (double)num / LOOPS;
     }

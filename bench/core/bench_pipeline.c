@@ -1,13 +1,18 @@
-/* Nanoseconds of CPU a packet through the whole pipeline, without Python.
+/* Nanoseconds of CPU a packet, without Python.
  *
- *     bench_pipeline FILE.pcap LOOPS [parse|flows|json|protobuf [FILTER]]
+ *     bench_pipeline FILE.pcap LOOPS [sip|parse|flows|json|protobuf [FILTER]]
  *
- * flows is parse with media into the flow registry. FILTER is a file with the program of a
- * condition that drops (compile_expression() of otus_sdk.expression makes it).
+ * sip decodes and parses and keeps nothing. The others are whole pipelines, from the frame to the
+ * record in a batch: parse with labels and the payload, flows with media in the flow registry as
+ * well, json and protobuf encoded. FILTER is a file with the program of a condition that drops
+ * (compile_expression() of otus_sdk.expression makes it).
  */
 #include <string.h>
 
 #include "bench.h"
+#include "otus/sip.h"
+
+static struct bench_slices slices;
 
 static struct otus_filter *read_filter(const char *path)
 {
@@ -40,8 +45,10 @@ static void run(struct bench_octets file, uint64_t loops, uint32_t outputs, cons
     config.num_stages = num_stages;
     config.outputs = outputs;
     config.flows = flows;
-    bench_run(counters, &ns, file, loops, &config);
+    slices.num = 0;
+    bench_run(counters, &ns, &slices, file, loops, &config);
     bench_report(name, counters[OTUS_COUNT_OFFERED_PACKET], ns);
+    bench_report_slices(&slices);
     otus_filter_free(loaded);
 }
 
@@ -54,16 +61,73 @@ static void run_flows(struct bench_octets file, uint64_t loops, const char *filt
     otus_flow_registry_free(flows);
 }
 
+struct sip_parts {
+    struct otus_decoder *decoder;
+    struct otus_sip_parser *parser;
+    struct otus_counters counters;
+    struct otus_packet packet;
+    struct otus_sip_message message;
+};
+
+/* The messages among up to `num` frames, decoded and parsed in full. */
+static uint64_t parse_frames(struct sip_parts *parts, const struct otus_raw_packet *frames,
+                             uint32_t num)
+{
+    uint64_t num_messages = 0;
+    for (uint32_t i = 0; i < num; i++) {
+        if (otus_decode(parts->decoder, &parts->packet, &frames[i]) != OTUS_OK)
+            continue;
+        struct otus_slice payload = parts->packet.payload;
+        if (otus_sip_can_handle(payload.at, payload.len) &&
+            otus_sip_parse(parts->parser, &parts->message, payload.at, payload.len, 0) == OTUS_OK)
+            num_messages++;
+    }
+    return num_messages;
+}
+
+static void run_sip(struct bench_octets file, uint64_t loops)
+{
+    enum { BURST = 64, SLICE = 4096 };
+    static struct sip_parts parts;
+    struct otus_decoder_config config;
+    struct otus_raw_packet frames[BURST];
+    struct otus_capture *capture = bench_open(file, loops);
+    uint32_t num;
+    uint64_t num_messages = 0, sliced = 0;
+    otus_decoder_config_init(&config);
+    if (otus_decoder_new(&parts.decoder, &config, &parts.counters) != OTUS_OK ||
+        otus_sip_parser_new(&parts.parser) != OTUS_OK)
+        exit(1);
+    slices.num = 0;
+    double start = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID), last = start;
+    while (otus_capture_next(capture, frames, &num, BURST, 0) == OTUS_OK) {
+        num_messages += parse_frames(&parts, frames, num);
+        if (num_messages - sliced >= SLICE) {
+            double now = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
+            bench_slice(&slices, now - last, num_messages - sliced);
+            sliced = num_messages;
+            last = now;
+        }
+    }
+    bench_report("sip", num_messages, bench_clock_ns(CLOCK_THREAD_CPUTIME_ID) - start);
+    bench_report_slices(&slices);
+    otus_sip_parser_free(parts.parser);
+    otus_decoder_free(parts.decoder);
+    otus_capture_close(capture);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 3) {
         fprintf(stderr,
-                "usage: bench_pipeline FILE.pcap LOOPS [parse|flows|json|protobuf [FILTER]]\n");
+                "usage: bench_pipeline FILE.pcap LOOPS [sip|parse|flows|json|protobuf [FILTER]]\n");
         return 2;
     }
     struct bench_octets file = bench_read_file(argv[1]);
     uint64_t loops = strtoull(argv[2], NULL, 10);
     const char *filter = argc > 4 ? argv[4] : NULL;
+    if (argc < 4 || strcmp(argv[3], "sip") == 0)
+        run_sip(file, loops);
     if (argc < 4 || strcmp(argv[3], "parse") == 0)
         run(file, loops, 0, "parse", filter, NULL);
     if (argc < 4 || strcmp(argv[3], "flows") == 0)

@@ -120,13 +120,17 @@ static inline void bench_run(uint64_t counters[OTUS_NUM_COUNTERS], double *out_n
     }
     double start = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
     double last = start;
+    uint64_t seen = 0;
     uint32_t next;
     enum otus_status status = OTUS_OK;
     while (status == OTUS_OK) {
         status = otus_pipeline_poll(pipeline, &next, 0);
         if (out_slices != NULL) {
             double now = bench_clock_ns(CLOCK_THREAD_CPUTIME_ID);
-            bench_slice(out_slices, now - last, otus_pipeline_batch(pipeline)->num_records);
+            /* Not the batch's records: who is filtered out has none. */
+            otus_pipeline_get_counters(pipeline, counters);
+            bench_slice(out_slices, now - last, counters[OTUS_COUNT_OFFERED_PACKET] - seen);
+            seen = counters[OTUS_COUNT_OFFERED_PACKET];
             last = now;
         }
     }

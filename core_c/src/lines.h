@@ -52,6 +52,7 @@ struct otus_line {
 /* The scans that this machine runs, the fastest first; all give the same result. Returns how
  * many there are. */
 uint32_t otus_lines_scans(otus_lines_scan out_scans[OTUS_LINES_MAX_SCANS]);
+/* To be asked once: where a hypervisor answers for the processor, it takes microseconds. */
 otus_lines_scan otus_lines_best_scan(void);
 void otus_lines_scan_portable(struct otus_lines *lines);
 /* The same, and a CR that no LF follows ends a line as well. */
@@ -70,6 +71,18 @@ static inline void otus_lines_init(struct otus_lines *lines, const uint8_t *octe
     lines->marks_end = last < OTUS_LINES_MARKED ? last : OTUS_LINES_MARKED - 1;
     lines->first_control = UINT32_MAX;
     lines->scan = scan;
+}
+
+/* The same from a line on that starts at any octet, with its marks where a scan from octet 0 has
+ * them. A control octet that is told may be one shortly before. */
+static inline void otus_lines_init_inside(struct otus_lines *lines, const uint8_t *octets,
+                                          uint32_t len, uint32_t start, otus_lines_scan scan)
+{
+    otus_lines_init(lines, octets, len, start - start % OTUS_LINES_BLOCK, scan);
+    scan(lines);
+    lines->start = start;
+    while (lines->next < lines->num && lines->lf[lines->next] < start)
+        lines->next++;
 }
 
 /* False at the buffer's end. A last line without LF is given once, if it has octets. */

@@ -69,13 +69,16 @@ struct walk {
     uint32_t first_control;
 };
 
+typedef void (*lines_init)(struct otus_lines *lines, const uint8_t *octets, uint32_t len,
+                           uint32_t start, otus_lines_scan scan);
+
 static struct walk walk_lines(otus_lines_scan scan, const uint8_t *octets, uint32_t len,
-                              uint32_t start)
+                              uint32_t start, lines_init init)
 {
     static struct otus_lines lines;
     struct otus_line line;
     struct walk walk = {14695981039346656037u, 0, 0};
-    otus_lines_init(&lines, octets, len, start, scan);
+    init(&lines, octets, len, start, scan);
     while (otus_lines_next(&lines, &line)) {
         uint64_t words[3] = {line.start, line.end, (uint64_t)line.has_lf << 1 | line.has_cr};
         for (int i = 0; i < 3; i++)
@@ -120,15 +123,16 @@ static uint32_t mark_plain(const uint8_t *octets, uint32_t from, uint32_t to)
     return from;
 }
 
-/* Every scan marks what an octet-wise loop takes for a mark, from whichever octet on. */
-static void test_marks(otus_lines_scan scan, const uint8_t *octets, uint32_t len)
+/* Every scan marks what an octet-wise loop takes for a mark, from whichever octet on: in a buffer
+ * scanned whole, and in one scanned from a line in the middle. */
+static void test_marks(otus_lines_scan scan, const uint8_t *octets, uint32_t len, uint32_t start)
 {
     static struct otus_lines lines;
     struct otus_line line;
-    otus_lines_init(&lines, octets, len, 0, scan);
+    otus_lines_init_inside(&lines, octets, len, start, scan);
     while (otus_lines_next(&lines, &line))
         continue;
-    for (uint32_t from = 0; from < len; from++) {
+    for (uint32_t from = start; from < len; from++) {
         uint32_t to = from + (from * 7919) % (len - from + 1);
         CHECK_EQ(otus_lines_mark(&lines, from, to), mark_plain(octets, from, to));
         CHECK_EQ(otus_lines_mark(&lines, from, len), mark_plain(octets, from, len));
@@ -150,12 +154,17 @@ static void test_lines(void)
         uint32_t start = next_random(&state) % (len + 1);
         struct walk want = walk_plain(buffer.octets, len, start);
         for (uint32_t i = 0; i < num_scans; i++) {
-            struct walk got = walk_lines(scans[i], buffer.octets, len, start);
+            struct walk got = walk_lines(scans[i], buffer.octets, len, start, otus_lines_init);
+            struct walk inside =
+                walk_lines(scans[i], buffer.octets, len, start, otus_lines_init_inside);
             CHECK_EQ(got.num, want.num);
             CHECK(got.hash == want.hash);
             CHECK_EQ(got.first_control, want.first_control);
-            if (round % 16 == 0)
-                test_marks(scans[i], buffer.octets, len);
+            CHECK(inside.num == want.num && inside.hash == want.hash);
+            if (round % 16 == 0) {
+                test_marks(scans[i], buffer.octets, len, 0);
+                test_marks(scans[i], buffer.octets, len, start);
+            }
         }
         guard_free(&buffer);
     }

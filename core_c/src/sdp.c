@@ -342,7 +342,8 @@ static void sdp_clear(struct otus_sdp *sdp)
     memset(sdp, 0, offsetof(struct otus_sdp, media));
 }
 
-void otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_lines *lines, struct otus_span body)
+enum otus_status otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_lines *lines,
+                                      struct otus_span body)
 {
     uint32_t end = body.off + body.len;
     struct sdp_reader reader = {
@@ -368,14 +369,15 @@ void otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_lines *lines, st
         is_first = false;
     }
     finish(&reader);
+    return out_sdp->num_media != 0 || out_sdp->origin.len != 0 || !out_sdp->bad ? OTUS_OK
+                                                                                : OTUS_E_MALFORMED;
 }
 
+/* The scan that needs no choice by what the processor has: there is nothing to keep one in. */
 enum otus_status otus_sdp_parse(struct otus_sdp *out_sdp, const uint8_t *octets,
                                 struct otus_span body)
 {
     struct otus_lines lines;
-    otus_lines_init(&lines, octets, body.off + body.len, body.off, otus_lines_best_scan());
-    otus_sdp_parse_lines(out_sdp, &lines, body);
-    return out_sdp->num_media != 0 || out_sdp->origin.len != 0 || !out_sdp->bad ? OTUS_OK
-                                                                                : OTUS_E_MALFORMED;
+    otus_lines_init_inside(&lines, octets, body.off + body.len, body.off, otus_lines_scan_portable);
+    return otus_sdp_parse_lines(out_sdp, &lines, body);
 }

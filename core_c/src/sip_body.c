@@ -230,9 +230,11 @@ void otus_sip_take_body(struct otus_sip_parser *parser, struct otus_sip_message 
     if (is_encoded(message, text) ||
         !find_sdp(message, text, message->content_type, message->body, 0, &sdp))
         return;
-    if (sdp.off == body_off)
-        otus_sdp_parse_lines(&parser->sdp, &parser->lines, sdp);
-    else if (otus_sdp_parse(&parser->sdp, message->octets, sdp) != OTUS_OK)
+    bool is_part = sdp.off != body_off;
+    if (is_part)
+        otus_lines_init_inside(&parser->lines, text.octets, sdp.off + sdp.len, sdp.off,
+                               parser->scan);
+    if (otus_sdp_parse_lines(&parser->sdp, &parser->lines, sdp) != OTUS_OK && is_part)
         return;
     message->sdp = &parser->sdp;
     if (parser->sdp.bad)

@@ -218,7 +218,7 @@ void otus_sip_take_body(struct otus_sip_parser *parser, struct otus_sip_message 
 
 /* --- sdp.c --- */
 /* As otus_sdp_parse(), over lines that are scanned already; lines->start is the body's. */
-void otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_lines *lines,
-                          struct otus_span body);
+enum otus_status otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_lines *lines,
+                                      struct otus_span body);
 
 #endif

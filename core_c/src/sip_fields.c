@@ -108,25 +108,26 @@ static void take_contacts(struct otus_sip_message *message, const struct otus_li
     flag_field(message, flags, OTUS_SIP_ANOMALY_BAD_CONTACT);
 }
 
+static bool spans_equal(const uint8_t *octets, struct otus_span a, struct otus_span b)
+{
+    return a.len == b.len && memcmp(octets + a.off, octets + b.off, a.len) == 0;
+}
+
 /* What stands in CSeq as a method; false where it is no token. RFC 3261 8.1.1.5: the method part
  * of CSeq MUST match that of the request. */
 static bool take_cseq_method(struct otus_sip_message *message, const struct otus_lines *lines,
                              struct otus_span method)
 {
     struct otus_sip_text text = {lines->octets, lines->len};
+    uint8_t id = otus_sip_method_id(text, method);
+    bool is_known = id != OTUS_SIP_METHOD_OTHER;
     message->cseq_method = method;
-    if (!message->is_request) {
-        message->method_id = otus_sip_method_id(text, method);
-        if (message->method_id != OTUS_SIP_METHOD_OTHER)
-            return true;
-    } else if (method.len == message->method.len &&
-               memcmp(text.octets + method.off, text.octets + message->method.off, method.len) ==
-                   0) {
-        return true;
-    } else if (method.len != 0) {
+    if (!message->is_request)
+        message->method_id = id;
+    else if (method.len != 0 && (id != message->method_id ||
+                                 (!is_known && !spans_equal(text.octets, method, message->method))))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_CSEQ_METHOD_MISMATCH);
-    }
-    return otus_sip_is_token(text.octets, method.off, method.off + method.len);
+    return is_known || otus_sip_is_token(text.octets, method.off, method.off + method.len);
 }
 
 /* RFC 3261 20.16: CSeq = 1*DIGIT LWS Method, below 2**32. A number stays readable whatever
@@ -136,13 +137,15 @@ static void take_cseq(struct otus_sip_message *message, const struct otus_lines 
 {
     uint32_t from = value.off;
     uint32_t end = value.off + value.len;
-    uint32_t digits_end = otus_find_mark4(lines, from, end, ' ', '\t', '\r', '\n');
-    bool is_glued = digits_end == end;
-    if (OTUS_UNLIKELY(is_glued)) {
-        digits_end = from;
-        while (digits_end < end && otus_is_digit(lines->octets[digits_end]))
-            digits_end++;
-        is_glued = digits_end != from;
+    uint32_t digits_end = from;
+    while (digits_end < end && otus_is_digit(lines->octets[digits_end]))
+        digits_end++;
+    bool is_glued = false;
+    if (OTUS_UNLIKELY(digits_end == from || digits_end == end ||
+                      !otus_is_space(lines->octets[digits_end]))) {
+        uint32_t space = otus_find_mark4(lines, from, end, ' ', '\t', '\r', '\n');
+        is_glued = space == end && digits_end != from;
+        digits_end = space != end ? space : digits_end;
     }
     uint32_t method = otus_skip_space(lines->octets, digits_end, end);
     uint64_t number = 0;

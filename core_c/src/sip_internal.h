@@ -130,7 +130,7 @@ static inline bool otus_sip_is_token(const uint8_t *octets, uint32_t from, uint3
 
 /* --- sip_start_line.c --- */
 /* Reads the line into out_message; false where it starts no SIP message. */
-bool otus_sip_parse_start_line(struct otus_sip_message *out_message, struct otus_sip_text text,
+bool otus_sip_parse_start_line(struct otus_sip_message *out_message, const struct otus_lines *lines,
                                struct otus_span line);
 
 /* --- sip_address.c --- */

@@ -1,6 +1,7 @@
 /* One message: start line, header fields in order, what is missing. RFC 3261 7. */
 #include <stdlib.h>
 
+#include "clear.h"
 #include "sip_internal.h"
 
 enum otus_status otus_sip_parser_new(struct otus_sip_parser **out_parser)
@@ -245,8 +246,7 @@ static void check_mandatory(struct otus_sip_message *message)
 
 /* The first line that is not empty. RFC 3261 7.5 wants CRLFs before a message skipped on
  * streams, where the framer has done so; in a datagram they are out of place. */
-static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_message *message,
-                            struct otus_sip_text text)
+static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_message *message)
 {
     struct otus_line line;
     do {
@@ -254,22 +254,13 @@ static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_mess
             return false;
     } while (line.start == line.end);
     struct otus_span span = {line.start, line.end - line.start};
-    if (!otus_sip_parse_start_line(message, text, span))
+    if (!otus_sip_parse_start_line(message, &parser->lines, span))
         return false;
     if (line.start != 0)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
     if (!line.has_cr && line.has_lf)
         note_bare_lf(parser, message, &line);
     return true;
-}
-
-/* A few hundred octets: the library's memset() is faster than what a compiler puts in its place
- * (rep stos takes some thirty cycles to start), so the length is kept from it. */
-static inline void clear_message(struct otus_sip_message *out_message)
-{
-    size_t len = sizeof *out_message;
-    __asm__("" : "+r"(len));
-    memset(out_message, 0, len);
 }
 
 /* A CR whose LF was not captured. */
@@ -283,9 +274,9 @@ static enum otus_status parse_lines(struct otus_sip_parser *parser,
                                     uint32_t len, uint32_t flags, otus_lines_scan scan)
 {
     struct otus_sip_text text = {octets, len};
-    clear_message(out_message);
+    otus_clear(out_message, sizeof *out_message);
     otus_lines_init(&parser->lines, octets, len, 0, scan);
-    if (!take_start_line(parser, out_message, text))
+    if (!take_start_line(parser, out_message))
         return OTUS_E_MALFORMED;
     out_message->octets = octets;
     out_message->content_length = -1;

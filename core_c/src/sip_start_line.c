@@ -181,6 +181,17 @@ static bool parse_status_line(struct otus_sip_message *message, struct otus_sip_
     return true;
 }
 
+/* A port and what ends it, from the octet behind its colon on; false where it is none. */
+static bool skip_port(const uint8_t *octets, uint32_t *pos, uint32_t end)
+{
+    uint32_t at = *pos, port = 0;
+    for (; at < end && otus_is_digit(octets[at]) && port <= UINT16_MAX; at++)
+        port = port * 10 + octets[at] - '0';
+    bool has_digits = at != *pos;
+    *pos = at;
+    return has_digits && port <= UINT16_MAX && (at == end || octets[at] == ';');
+}
+
 /* What is wrong behind the user part of a sip: or sips: URI in a start line.
  *
  * RFC 3261 25.1: hostport = host [ ":" port ], where an IPv6 address is in brackets: with
@@ -197,26 +208,28 @@ static bool is_bad_behind_user(struct otus_sip_text text, struct otus_span uri)
     uint32_t at = otus_find(octets, text.len, host, end, '@');
     if (at < end)
         host = at + 1;
-    if (otus_find(octets, text.len, host, end, '?') != end)
-        return true;
+    at = host;
     if (host < end && octets[host] == '[') {
-        host = otus_find(octets, text.len, host, end, ']');
-        if (host == end)
+        at = otus_find2(octets, text.len, host, end, ']', '?');
+        if (at == end)
             return true;
     }
-    uint32_t colon = otus_find2(octets, text.len, host, end, ':', ';');
-    if (colon == end || octets[colon] != ':')
+    at = otus_find3(octets, text.len, at, end, ':', ';', '?');
+    if (at == end)
         return host == end;
-    uint64_t port;
-    uint32_t port_end = otus_find(octets, text.len, colon + 1, end, ';');
-    struct otus_span digits = {colon + 1, port_end - colon - 1};
-    return !otus_sip_parse_number(&port, octets, digits, UINT16_MAX);
+    if (octets[at] == ':') {
+        at++;
+        if (!skip_port(octets, &at, end))
+            return true;
+    }
+    return otus_find(octets, text.len, at, end, '?') != end;
 }
 
-static void take_request_uri(struct otus_sip_message *message, struct otus_sip_text text,
+static void take_request_uri(struct otus_sip_message *message, const struct otus_lines *lines,
                              uint32_t from, uint32_t to)
 {
-    const uint8_t *octets = text.octets;
+    const uint8_t *octets = lines->octets;
+    struct otus_sip_text text = {octets, lines->len};
     bool bad = false;
     if (from < to && octets[from] == '<') { /* RFC 4475 3.1.2.7 */
         bad = true;
@@ -225,17 +238,18 @@ static void take_request_uri(struct otus_sip_message *message, struct otus_sip_t
             to--;
     }
     message->request_uri = (struct otus_span){from, to - from};
-    bad = bad || otus_find4(octets, text.len, from, to, ' ', '\t', '<', '>') != to ||
-          !otus_sip_is_uri(text.octets, message->request_uri) ||
+    bad = bad || otus_find_mark4(lines, from, to, ' ', '\t', '<', '>') != to ||
+          !otus_sip_is_uri(octets, message->request_uri) ||
           is_bad_behind_user(text, message->request_uri);
     if (bad)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_REQUEST_URI);
 }
 
-static bool parse_request_line(struct otus_sip_message *message, struct otus_sip_text text,
+static bool parse_request_line(struct otus_sip_message *message, const struct otus_lines *lines,
                                uint32_t from, uint32_t to)
 {
-    const uint8_t *octets = text.octets;
+    const uint8_t *octets = lines->octets;
+    struct otus_sip_text text = {octets, lines->len};
     if (!find_method(&message->method, &message->method_id, text, from, to))
         return false;
     uint32_t method_end = message->method.off + message->method.len;
@@ -261,16 +275,17 @@ static bool parse_request_line(struct otus_sip_message *message, struct otus_sip
     }
     if (bad)
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_START_LINE);
-    take_request_uri(message, text, uri, uri_end);
+    take_request_uri(message, lines, uri, uri_end);
     return true;
 }
 
-bool otus_sip_parse_start_line(struct otus_sip_message *out_message, struct otus_sip_text text,
+bool otus_sip_parse_start_line(struct otus_sip_message *out_message, const struct otus_lines *lines,
                                struct otus_span line)
 {
+    struct otus_sip_text text = {lines->octets, lines->len};
     uint32_t end = line.off + line.len;
     out_message->start_line = line;
     out_message->is_request = !starts_version(text.octets + line.off, line.len);
-    return out_message->is_request ? parse_request_line(out_message, text, line.off, end)
+    return out_message->is_request ? parse_request_line(out_message, lines, line.off, end)
                                    : parse_status_line(out_message, text, line.off, end);
 }

@@ -314,18 +314,20 @@ static void take_all_vias(struct otus_sip_message *message, const struct otus_li
 {
     const struct otus_sip_header *header =
         &message->headers[message->first[OTUS_SIP_HEADER_VIA] - 1];
-    take_vias(message, lines, header->value, true);
-    while ((header = next_header(message, header)) != NULL)
-        take_vias(message, lines, header->value, false);
+    for (bool is_first = true; header != NULL; header = next_header(message, header)) {
+        take_vias(message, lines, header->value, is_first);
+        is_first = false;
+    }
 }
 
 static void take_all_contacts(struct otus_sip_message *message, const struct otus_lines *lines)
 {
     const struct otus_sip_header *header =
         &message->headers[message->first[OTUS_SIP_HEADER_CONTACT] - 1];
-    take_contacts(message, lines, header->value, true);
-    while ((header = next_header(message, header)) != NULL)
-        take_contacts(message, lines, header->value, false);
+    for (bool is_first = true; header != NULL; header = next_header(message, header)) {
+        take_contacts(message, lines, header->value, is_first);
+        is_first = false;
+    }
 }
 
 void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_lines *lines,

@@ -196,8 +196,10 @@ static uint32_t take_headers(struct otus_sip_parser *parser, struct otus_sip_mes
 {
     struct otus_lines *lines = &parser->lines;
     struct otus_line line;
-    take_plain_lines(parser, message, walk);
-    while (otus_lines_next(lines, &line)) {
+    for (;;) {
+        take_plain_lines(parser, message, walk);
+        if (!otus_lines_next(lines, &line))
+            break;
         if (OTUS_UNLIKELY(!line.has_cr && line.has_lf))
             note_bare_lf(parser, message, &line);
         if (line.start == line.end && line.has_lf)
@@ -214,7 +216,6 @@ static uint32_t take_headers(struct otus_sip_parser *parser, struct otus_sip_mes
         }
         struct otus_span span = {line.start, line.end - line.start};
         take_header_line(parser, message, walk, span, folded);
-        take_plain_lines(parser, message, walk);
     }
     otus_sip_flag(message, OTUS_SIP_ANOMALY_NO_HEADER_END);
     return lines->len;

@@ -75,8 +75,8 @@ static uint32_t last_word(const uint8_t *octets, uint32_t from, uint32_t to)
 }
 
 /* The method token at from; false where there is none with white space behind it. */
-static bool find_method(struct otus_span *out_method, uint8_t *out_id, struct otus_sip_text text,
-                        uint32_t from, uint32_t to)
+static inline bool find_method(struct otus_span *out_method, uint8_t *out_id,
+                               struct otus_sip_text text, uint32_t from, uint32_t to)
 {
     if (OTUS_LIKELY(to - from > OTUS_SIP_METHOD_OCTETS)) {
         const uint8_t *at = text.octets + from;

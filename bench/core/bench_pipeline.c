@@ -2,13 +2,14 @@
  *
  *     bench_pipeline FILE.pcap LOOPS [sip|parse|flows|json|protobuf [FILTER]]
  *
- * sip decodes and parses and keeps nothing. The others are whole pipelines, from the frame to the
- * record in a batch: parse with labels and the payload, flows with media in the flow registry as
- * well, json and protobuf encoded. FILTER is a file with the program of a condition that drops
- * (compile_expression() of otus_sdk.expression makes it).
+ * sip decodes and parses, as a pipeline does it, and keeps nothing. The others are whole pipelines,
+ * from the frame to the record in a batch: parse with labels and the payload, flows with media in
+ * the flow registry as well, json and protobuf encoded. FILTER is a file with the program of a
+ * condition that drops (compile_expression() of otus_sdk.expression makes it).
  */
 #include <string.h>
 
+#include "ask_ahead.h"
 #include "bench.h"
 #include "otus/sip.h"
 
@@ -74,7 +75,9 @@ static uint64_t parse_frames(struct sip_parts *parts, const struct otus_raw_pack
                              uint32_t num)
 {
     uint64_t num_messages = 0;
+    uint32_t burst_octets = otus_burst_octets(frames, num);
     for (uint32_t i = 0; i < num; i++) {
+        otus_ask_next_burst(&frames[i], burst_octets);
         if (otus_decode(parts->decoder, &parts->packet, &frames[i]) != OTUS_OK)
             continue;
         struct otus_slice payload = parts->packet.payload;

@@ -322,15 +322,6 @@ static void flush_held(struct otus_pipeline *pipeline)
     }
 }
 
-/* How far behind the start of its first frame a burst ends; 0 where it lies in no one place. */
-static uint32_t burst_octets(const struct otus_raw_packet *burst, uint32_t num)
-{
-    enum { MAX_OCTETS = 1 << 20 };
-    uintptr_t first = (uintptr_t)burst[0].data;
-    uintptr_t octets = (uintptr_t)burst[num - 1].data + burst[num - 1].caplen - first;
-    return octets <= MAX_OCTETS ? (uint32_t)octets : 0;
-}
-
 /* Fetches more frames. OTUS_OK: go on; anything else ends the poll. */
 static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
 {
@@ -342,7 +333,7 @@ static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
                                                 &pipeline->burst_num, BURST, timeout_ms);
     if (status == OTUS_OK) {
         pipeline->last_seen_ns = otus_now_ns(CLOCK_MONOTONIC);
-        pipeline->burst_octets = burst_octets(pipeline->burst, pipeline->burst_num);
+        pipeline->burst_octets = otus_burst_octets(pipeline->burst, pipeline->burst_num);
         otus_ahead_start(pipeline);
         return OTUS_OK;
     }
@@ -353,21 +344,10 @@ static enum otus_status refill(struct otus_pipeline *pipeline, int timeout_ms)
     return status;
 }
 
-/* Sources lay frames one behind the other, and each frame of the next burst would be waited for:
- * first by the source, which goes from header to header, then here. So the place is asked for
- * that lies as far behind this burst as this frame behind its start. */
-static inline void ask_next_burst(const struct otus_pipeline *pipeline,
-                                  const struct otus_raw_packet *raw)
-{
-    enum { MAX_OCTETS = 1536 };
-    uint32_t len = raw->caplen < MAX_OCTETS ? raw->caplen : MAX_OCTETS;
-    otus_ask_to_read((uintptr_t)raw->data + pipeline->burst_octets, len);
-}
-
 static bool take_burst(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
 {
     while (pipeline->burst_next < pipeline->burst_num) {
-        ask_next_burst(pipeline, &pipeline->burst[pipeline->burst_next]);
+        otus_ask_next_burst(&pipeline->burst[pipeline->burst_next], pipeline->burst_octets);
         if (pipeline->looks_ahead)
             otus_ahead_next(pipeline, pipeline->burst_next);
         if (!ingest(pipeline, &pipeline->burst[pipeline->burst_next++], out_next_stage))

@@ -8,13 +8,18 @@
 #include "octet_search.h"
 #include "sip_internal.h"
 
+/* What the walk over the lines calls for those of unusual shape: kept out of its registers. */
+#define NOINLINE __attribute__((noinline))
+
 /* The description in hand. A value is one line without its type and '='. */
 struct sdp_reader {
     struct otus_sdp *sdp;
     struct otus_sip_text text;
     struct otus_sdp_media *media; /* NULL at session level */
-    uint8_t direction;            /* the session's, for media that say nothing */
-    bool rtcp_mux;                /* likewise */
+    struct otus_sdp_codec *codec; /* of the media's codecs, those before it all have an encoding */
+    struct otus_sdp_codec *codecs_end;
+    uint8_t direction; /* the session's, for media that say nothing */
+    bool rtcp_mux;     /* likewise */
 };
 
 const char *otus_sdp_static_encoding(uint8_t payload_type)
@@ -104,17 +109,36 @@ static struct otus_span behind(struct otus_span span, uint32_t len)
 }
 
 /* RFC 8866 5.7: c=<nettype> <addrtype> <connection-address>[/ttl][/number]; only IN is known. */
-static bool read_address(const struct sdp_reader *reader, struct otus_span *out_address,
-                         struct otus_span value)
+static NOINLINE bool read_address(const struct sdp_reader *reader, struct otus_span *out_address,
+                                  struct otus_span value)
 {
+    struct otus_sip_text text = reader->text;
     struct otus_span net_type = take_word(reader, &value);
     struct otus_span addr_type = take_word(reader, &value);
-    struct otus_span address = take_word(reader, &value);
-    if (net_type.len == 0 || addr_type.len == 0 || address.len == 0)
+    if (net_type.len == 0 || addr_type.len == 0 || value.len == 0)
         return false;
-    uint32_t end = address.off + address.len;
-    uint32_t slash = otus_find(reader->text.octets, reader->text.len, address.off, end, '/');
-    *out_address = (struct otus_span){address.off, slash - address.off};
+    uint32_t stop = otus_find2(text.octets, text.len, value.off, value.off + value.len, '/', ' ');
+    *out_address = (struct otus_span){value.off, stop - value.off};
+    return true;
+}
+
+/* The same where nearly all lines have the same two words. */
+static inline bool read_connection(const struct sdp_reader *reader, struct otus_span value)
+{
+    static const char usual[] = "IN IP4 ";
+    enum { USUAL = sizeof usual - 1 };
+    struct otus_sip_text text = reader->text;
+    struct otus_span *address = &reader->sdp->address;
+    if (reader->media != NULL)
+        address = &reader->media->address;
+    else if (OTUS_UNLIKELY(reader->sdp->num_media != 0))
+        return true; /* of a media section that found no room */
+    const uint8_t *at = text.octets + value.off;
+    if (OTUS_UNLIKELY(value.len <= USUAL || memcmp(at, usual, USUAL) != 0 || at[USUAL] == ' '))
+        return read_address(reader, address, value);
+    uint32_t end = value.off + value.len;
+    address->off = value.off + USUAL;
+    address->len = otus_find2(text.octets, text.len, address->off, end, '/', ' ') - address->off;
     return true;
 }
 
@@ -127,85 +151,188 @@ static bool read_port(const struct sdp_reader *reader, uint16_t *out_port, struc
     return true;
 }
 
-static void add_codec(struct sdp_reader *reader, uint8_t payload_type)
+static inline void add_codec(struct sdp_reader *reader, uint32_t payload_type)
 {
-    struct otus_sdp *sdp = reader->sdp;
-    if (sdp->num_codecs == OTUS_SDP_MAX_CODECS) {
-        sdp->truncated = true;
+    if (OTUS_UNLIKELY(reader->codecs_end == reader->sdp->codecs + OTUS_SDP_MAX_CODECS)) {
+        reader->sdp->truncated = true;
         return;
     }
-    sdp->codecs[sdp->num_codecs] = (struct otus_sdp_codec){{0, 0}, payload_type};
-    sdp->num_codecs++;
-    reader->media->num_codecs++;
+    *reader->codecs_end++ = (struct otus_sdp_codec){{0, 0}, (uint8_t)payload_type};
 }
 
 /* Formats are payload types where the protocol is an RTP profile, names elsewhere. */
-static bool read_formats(struct sdp_reader *reader, struct otus_span value)
+static NOINLINE bool read_formats(struct sdp_reader *reader, struct otus_span value)
 {
     bool good = value.len != 0;
     while (value.len != 0) {
         struct otus_span word = take_word(reader, &value);
         uint32_t number;
         if (read_number(reader, &number, word, 127))
-            add_codec(reader, (uint8_t)number);
+            add_codec(reader, number);
         else if (word.len != 0 && otus_is_digit(reader->text.octets[word.off]))
             good = false;
     }
     return good;
 }
 
-/* RFC 8866 5.14: m=<media> <port>[/<number of ports>] <proto> <fmt> ... */
-static bool read_media(struct sdp_reader *reader, struct otus_span value)
+/* A new media section; NULL where there is no room. */
+static inline struct otus_sdp_media *add_media(struct sdp_reader *reader)
 {
     struct otus_sdp *sdp = reader->sdp;
-    if (sdp->num_media == OTUS_SDP_MAX_MEDIA) {
-        sdp->truncated = true;
-        reader->media = NULL; /* its attributes belong to nobody: see read_line() */
-        return true;
+    reader->codec = reader->codecs_end;
+    reader->media = NULL;
+    if (OTUS_UNLIKELY(sdp->num_media == OTUS_SDP_MAX_MEDIA)) {
+        sdp->truncated = true; /* its attributes belong to nobody: see read_connection() */
+        return NULL;
     }
-    struct otus_sdp_media *media = &sdp->media[sdp->num_media++];
-    *media = (struct otus_sdp_media){
+    reader->media = &sdp->media[sdp->num_media++];
+    *reader->media = (struct otus_sdp_media){
         .address = sdp->address,
         .num_ports = 1,
         .direction = reader->direction,
         .rtcp_mux = reader->rtcp_mux,
-        .first_codec = (uint16_t)sdp->num_codecs,
+        .first_codec = (uint16_t)(reader->codec - sdp->codecs),
         .first_candidate = (uint16_t)sdp->num_candidates,
     };
-    reader->media = media;
+    return reader->media;
+}
+
+/* What follows from the rest of its line. */
+static inline void finish_media(const struct sdp_reader *reader, uint32_t port)
+{
+    struct otus_sdp_media *media = reader->media;
+    media->port = (uint16_t)port;
+    media->rtcp_port = port != 0 && port != UINT16_MAX ? (uint16_t)(port + 1) : 0;
+    media->num_codecs = (uint16_t)(reader->codecs_end - reader->codec);
+}
+
+/* RFC 8866 5.14: m=<media> <port>[/<number of ports>] <proto> <fmt> ... */
+static NOINLINE bool read_media(struct sdp_reader *reader, struct otus_span value)
+{
+    struct otus_sdp_media *media = add_media(reader);
+    if (media == NULL)
+        return true;
     media->media = take_word(reader, &value);
     struct otus_span port = take_word(reader, &value);
     media->protocol = take_word(reader, &value);
 
+    uint16_t number = 0;
     uint32_t end = port.off + port.len;
     uint32_t slash = otus_find(reader->text.octets, reader->text.len, port.off, end, '/');
-    bool good = read_port(reader, &media->port, (struct otus_span){port.off, slash - port.off});
+    bool good = read_port(reader, &number, (struct otus_span){port.off, slash - port.off});
     if (slash < end)
         good =
             read_port(reader, &media->num_ports, (struct otus_span){slash + 1, end - slash - 1}) &&
             media->num_ports != 0 && good;
-    media->rtcp_port =
-        media->port != 0 && media->port != UINT16_MAX ? (uint16_t)(media->port + 1) : 0;
-    return read_formats(reader, value) && media->protocol.len != 0 && good;
+    good = read_formats(reader, value) && media->protocol.len != 0 && good;
+    finish_media(reader, number);
+    return good;
+}
+
+/* Adds one to three digits up to the number and moves behind the last; false where there are
+ * none, or perhaps more. A plain line ends before an octet that is none. */
+static inline bool read_payload_type(uint32_t *out_number, const uint8_t **at)
+{
+    const uint8_t *digits = *at;
+    uint32_t number = (uint32_t)digits[0] - '0';
+    uint32_t digit;
+    if (number > 9)
+        return false;
+    digits++;
+    if ((digit = (uint32_t)digits[0] - '0') <= 9) {
+        number = number * 10 + digit;
+        digits++;
+        if ((digit = (uint32_t)digits[0] - '0') <= 9) {
+            number = number * 10 + digit;
+            digits++;
+        }
+    }
+    *out_number = number;
+    *at = digits;
+    return true;
+}
+
+/* The formats of a plain line from `at` to its `end`. */
+static inline bool read_plain_formats(struct sdp_reader *reader, const uint8_t *at,
+                                      const uint8_t *end)
+{
+    for (;;) {
+        const uint8_t *next = at;
+        uint32_t number;
+        if (OTUS_UNLIKELY(!read_payload_type(&number, &next) || number > 127 ||
+                          (next != end && next[0] != ' '))) {
+            struct otus_span rest = {(uint32_t)(at - reader->text.octets), (uint32_t)(end - at)};
+            return read_formats(reader, rest);
+        }
+        add_codec(reader, number);
+        if (next == end)
+            return true;
+        at = next + 1;
+    }
+}
+
+/* As read_media() for a plain line, [from, to) without its end. */
+static NOINLINE bool read_plain_media(struct sdp_reader *reader, const struct otus_lines *lines,
+                                      uint32_t from, uint32_t to)
+{
+    const uint8_t *octets = lines->octets;
+    uint32_t port = 0;
+    uint32_t media_end = otus_lines_mark(lines, from, to);
+    size_t port_end = media_end + 1;
+    for (uint32_t digit; (digit = (uint32_t)octets[port_end] - '0') <= 9; port_end++)
+        port = port * 10 + digit;
+    uint32_t protocol = (uint32_t)port_end + 1;
+    if (OTUS_UNLIKELY(octets[media_end] != ' ' || port_end - media_end - 2 > 4 ||
+                      port > UINT16_MAX || octets[port_end] != ' ' || octets[protocol] <= ' '))
+        return read_media(reader, (struct otus_span){from, to - from});
+    uint32_t protocol_end = otus_lines_mark(lines, protocol, to);
+    if (OTUS_UNLIKELY(octets[protocol_end] != ' '))
+        return read_media(reader, (struct otus_span){from, to - from});
+    struct otus_sdp_media *media = add_media(reader);
+    if (OTUS_UNLIKELY(media == NULL))
+        return true;
+    media->media = (struct otus_span){from, media_end - from};
+    media->protocol = (struct otus_span){protocol, protocol_end - protocol};
+    bool good = read_plain_formats(reader, octets + protocol_end + 1, octets + to);
+    finish_media(reader, port);
+    return good;
 }
 
 /* RFC 8866 6.6: a=rtpmap:<payload type> <encoding name>/<clock rate>[/<parameters>] */
-static bool read_rtpmap(struct sdp_reader *reader, struct otus_span value)
+static NOINLINE bool read_rtpmap(struct sdp_reader *reader, struct otus_span value)
 {
     struct otus_span digits = take_word(reader, &value);
     uint32_t payload_type;
     if (!read_number(reader, &payload_type, digits, 127) || value.len == 0)
         return false;
-    if (reader->media == NULL)
-        return true;
-    struct otus_sdp_codec *codecs = reader->sdp->codecs + reader->media->first_codec;
-    for (uint32_t i = 0; i < reader->media->num_codecs; i++) {
-        if (codecs[i].payload_type == payload_type && codecs[i].encoding.len == 0) {
-            codecs[i].encoding = take_word(reader, &value);
+    for (struct otus_sdp_codec *codec = reader->codec; codec != reader->codecs_end; codec++) {
+        if (codec->payload_type == payload_type && codec->encoding.len == 0) {
+            codec->encoding = take_word(reader, &value);
             break;
         }
     }
     return true;
+}
+
+/* As read_rtpmap() for a plain line, which mostly names the next codec. */
+static inline bool read_plain_rtpmap(struct sdp_reader *reader, const struct otus_lines *lines,
+                                     uint32_t from, uint32_t to)
+{
+    struct otus_sdp_codec *codec = reader->codec;
+    const uint8_t *at = lines->octets + from;
+    uint32_t payload_type;
+    if (OTUS_LIKELY(codec != reader->codecs_end && read_payload_type(&payload_type, &at) &&
+                    codec->payload_type == payload_type && codec->encoding.len == 0 &&
+                    at[0] == ' ')) {
+        uint32_t encoding = (uint32_t)(at + 1 - lines->octets);
+        if (OTUS_LIKELY(otus_lines_mark(lines, encoding, to) == to)) {
+            codec->encoding.off = encoding;
+            codec->encoding.len = to - encoding;
+            reader->codec++;
+            return true;
+        }
+    }
+    return read_rtpmap(reader, (struct otus_span){from, to - from});
 }
 
 /* RFC 3605 2.1: a=rtcp:<port> [nettype addrtype connection-address] */
@@ -258,7 +385,7 @@ static bool read_r_attribute(struct sdp_reader *reader, struct otus_span value)
 }
 
 /* The attributes that say where media flow; all others are left alone. */
-static bool read_attribute(struct sdp_reader *reader, struct otus_span value)
+static NOINLINE bool read_attribute(struct sdp_reader *reader, struct otus_span value)
 {
     if (value.len == 0)
         return false;
@@ -294,7 +421,7 @@ static bool read_attribute(struct sdp_reader *reader, struct otus_span value)
 }
 
 /* One line that is not empty; false where it can't be read. */
-static bool read_line(struct sdp_reader *reader, struct otus_span line)
+static NOINLINE bool read_line(struct sdp_reader *reader, struct otus_span line)
 {
     const uint8_t *octets = reader->text.octets;
     /* RFC 8866 5: <type>=<value>, type one case-significant character, no white space. */
@@ -311,10 +438,7 @@ static bool read_line(struct sdp_reader *reader, struct otus_span line)
         reader->sdp->session_name = value;
         return true;
     case 'c':
-        if (reader->media == NULL && reader->sdp->num_media != 0)
-            return true; /* of a media section that found no room */
-        return read_address(
-            reader, reader->media != NULL ? &reader->media->address : &reader->sdp->address, value);
+        return read_connection(reader, value);
     case 'm':
         return read_media(reader, value);
     case 'a':
@@ -324,10 +448,55 @@ static bool read_line(struct sdp_reader *reader, struct otus_span line)
     }
 }
 
+/* Reads lines as long as they are plain, as nearly all are: known from where they start to where
+ * they end, marked, and without white space in front of their CRLF. What is said of them is what
+ * read_line() would say. */
+static inline void read_plain_lines(struct sdp_reader *reader, struct otus_lines *lines,
+                                    uint32_t end)
+{
+    const uint8_t *octets = lines->octets;
+    const uint32_t *next = lines->lf + lines->next;
+    const uint32_t *last = lines->lf + lines->num;
+    uint32_t limit = end < OTUS_LINES_MARKED ? end : OTUS_LINES_MARKED;
+    uint32_t start = lines->start;
+    bool good = true;
+    for (; next < last; next++) {
+        uint32_t lf = *next;
+        uint32_t from = start + 2;
+        uint32_t to = lf - 1;
+        if (OTUS_UNLIKELY(lf >= limit || lf <= from || octets[start + 1] != '=' ||
+                          octets[to] != '\r' || octets[lf - 2] <= ' '))
+            break;
+        struct otus_span value = {from, to - from};
+        uint8_t type = octets[start];
+        start = lf + 1;
+        if (OTUS_LIKELY(type == 'a')) {
+            if (OTUS_LIKELY(starts_with(reader, value, "rtpmap:", 7)))
+                good &= read_plain_rtpmap(reader, lines, from + 7, to);
+            else
+                good &= read_attribute(reader, value);
+        } else if (type == 'm') {
+            good &= read_plain_media(reader, lines, from, to);
+        } else if (type == 'c') {
+            good &= read_connection(reader, value);
+        } else if (type == 'o') {
+            reader->sdp->origin = value;
+        } else if (type == 's') {
+            reader->sdp->session_name = value;
+        } else {
+            good &= type >= 'a' && type <= 'z';
+        }
+    }
+    lines->next = (uint32_t)(next - lines->lf);
+    lines->start = start;
+    reader->sdp->bad |= !good;
+}
+
 /* RFC 5761 5.1.1: with rtcp-mux, RTCP comes to the port of RTP. */
 static void finish(struct sdp_reader *reader)
 {
     struct otus_sdp *sdp = reader->sdp;
+    sdp->num_codecs = (uint32_t)(reader->codecs_end - sdp->codecs);
     for (uint32_t i = 0; i < sdp->num_media; i++) {
         struct otus_sdp_media *media = &sdp->media[i];
         if (media->rtcp_mux)
@@ -349,11 +518,17 @@ enum otus_status otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_line
     struct sdp_reader reader = {
         .sdp = out_sdp,
         .text = {lines->octets, lines->len},
+        .codec = out_sdp->codecs,
+        .codecs_end = out_sdp->codecs,
         .direction = OTUS_SDP_SENDRECV,
     };
     sdp_clear(out_sdp);
+    if (body.len != 0) { /* RFC 8866 5.1: v= comes first; an empty line is told below */
+        uint8_t first = lines->octets[body.off];
+        out_sdp->bad = first != 'v' && first != '\r' && first != '\n';
+    }
+    read_plain_lines(&reader, lines, end);
     struct otus_line line;
-    bool is_first = true;
     bool was_empty = false;
     while (lines->start < end && otus_lines_next(lines, &line)) {
         uint32_t line_end = line.end < end ? line.end : end;
@@ -363,10 +538,8 @@ enum otus_status otus_sdp_parse_lines(struct otus_sdp *out_sdp, struct otus_line
         }
         struct otus_span span = {line.start, line_end - line.start};
         bool good = read_line(&reader, span) && !was_empty;
-        if (is_first)
-            good = good && lines->octets[line.start] == 'v'; /* RFC 8866 5.1: v= comes first */
-        out_sdp->bad = out_sdp->bad || !good;
-        is_first = false;
+        out_sdp->bad |= !good;
+        read_plain_lines(&reader, lines, end);
     }
     finish(&reader);
     return out_sdp->num_media != 0 || out_sdp->origin.len != 0 || !out_sdp->bad ? OTUS_OK

@@ -1,6 +1,8 @@
 /* Session descriptions: what of them says where media flow. */
 #include "otus/sdp.h"
 
+#include <stddef.h>
+
 #include "check.h"
 #include "guard.h"
 
@@ -89,11 +91,13 @@ static void test_webrtc(void)
 static void test_plain(void)
 {
     static const char text[] = "v=0\no=a\ns=\nc=IN IP4 224.2.17.12/127/3\nt=0 0\n"
-                               "m=audio 0 RTP/AVP 0\nm=audio 65535 RTP/AVP 0\n\n\n";
+                               "m=audio 0 RTP/AVP 0\nm=audio 65535 RTP/AVP 0\n"
+                               "c=IN IP4  192.0.2.1\n\n\n";
     parse(text);
     CHECK(!sdp.bad);
     CHECK_SPAN(text, sdp.address, "224.2.17.12");
     CHECK_SPAN(text, sdp.media[0].address, "224.2.17.12");
+    CHECK_SPAN(text, sdp.media[1].address, "192.0.2.1");
     CHECK_EQ(sdp.media[0].rtcp_port, 0);
     CHECK_EQ(sdp.media[1].rtcp_port, 0);
     CHECK_EQ(sdp.media[1].direction, OTUS_SDP_SENDRECV);
@@ -151,6 +155,8 @@ static void test_bad(void)
     check_about = "";
     parse("o=a\r\nv=0\r\n");
     CHECK(sdp.bad); /* v= is not the first */
+    parse("\n=x\r\n");
+    CHECK(sdp.bad); /* nor is it here, and nothing in front of the octets is looked at */
     parse("v=0\r\nm=audio 4000 RTP/AVP 0\r\n");
     CHECK(sdp.bad); /* no address at all */
 }
@@ -199,6 +205,86 @@ static void test_static_encodings(void)
     CHECK(otus_sdp_static_encoding(255) == NULL);
 }
 
+/* The same lines with CRLF, which are mostly read by a shorter way, and with a space and LF, which
+ * never are, say the same of the same octets. */
+static void test_ways(void)
+{
+    static const char *const lines[] = {
+        "o=- 1 1 IN IP4 192.0.2.1",
+        "t=0 0",
+        "T=0 0",
+        "c=IN IP4 192.0.2.1",
+        "c=IN IP4 224.2.1.1/127 x",
+        "c=IN IP4  192.0.2.1",
+        "c=IN IP4",
+        "c=IN IP6 2001:db8::1",
+        "m=audio 4000 RTP/AVP 8 0 101",
+        "m=audio 4000 RTP/AVP 0 0 96 8 96",
+        "m=audio 65535 RTP/AVP 0",
+        "m=audio 65536 RTP/AVP 0",
+        "m=audio 0004000 RTP/AVP 0008 127 128 8",
+        "m=audio 42949676295 RTP/AVP 4294967304",
+        "m=audio 4000/2 RTP/AVP 8",
+        "m=audio  4000 RTP/AVP 8",
+        "m=audio 4000  RTP/AVP 8",
+        "m=audio 4000 RTP/AVP  8",
+        "m=audio 4000 RTP/AVP 8  0 x8 8x 0",
+        "m=audio 4000 RTP/AVP 8x 0",
+        "m=audio 4000 RTP/AVP",
+        "m=audio 4000",
+        "m=audio",
+        "m= 4000 RTP/AVP 8",
+        "m=au,dio 4000 RTP;AVP 8",
+        "m=au,4000 RTP/AVP 8",
+        "m=audio 4000 RTP/AVP\t8",
+        "a=rtpmap:8 PCMA/8000",
+        "a=rtpmap:0 PCMU/8000",
+        "a=rtpmap:008 PCMA/8000",
+        "a=rtpmap:0008 PCMA/8000",
+        "a=rtpmap:8 x/1 y",
+        "a=rtpmap:8  x/2",
+        "a=rtpmap:8 x,y/3",
+        "a=rtpmap:128 x",
+        "a=rtpmap:8",
+        "a=rtpmap: 8",
+        "a=rtpmap:",
+        "a=rtpmap",
+        "a=sendonly",
+        "a=rtcp-mux",
+        "a=mid:0",
+        "a=",
+        "=",
+        "a",
+    };
+    enum { NUM_LINES = sizeof lines / sizeof lines[0], NUM_ROUNDS = 5000, IN_ONE = 12 };
+    static struct otus_sdp usual;
+    uint32_t state = 1;
+    for (int round = 0; round < NUM_ROUNDS; round++) {
+        char text[2048] = "v=0\r\n";
+        size_t len = strlen(text);
+        for (int i = 0; i < IN_ONE; i++) {
+            state = state * 1664525 + 1013904223;
+            len += (size_t)snprintf(text + len, sizeof text - len, "%s\r\n",
+                                    lines[(state >> 8) % NUM_LINES]);
+        }
+        check_about = text;
+        parse(text);
+        usual = sdp;
+        for (size_t i = 0; i < len; i++)
+            if (text[i] == '\r')
+                text[i] = ' ';
+        parse(text);
+        CHECK(memcmp(&sdp, &usual, offsetof(struct otus_sdp, media)) == 0);
+        CHECK(memcmp(sdp.media, usual.media, sdp.num_media * sizeof sdp.media[0]) == 0);
+        for (uint32_t i = 0; i < sdp.num_codecs; i++) {
+            CHECK_EQ(sdp.codecs[i].payload_type, usual.codecs[i].payload_type);
+            CHECK_EQ(sdp.codecs[i].encoding.off, usual.codecs[i].encoding.off);
+            CHECK_EQ(sdp.codecs[i].encoding.len, usual.codecs[i].encoding.len);
+        }
+    }
+    check_about = "";
+}
+
 static void parse_truncated(void *context, const uint8_t *octets, size_t len)
 {
     (void)context;
@@ -222,6 +308,7 @@ int main(void)
     test_trailing_space();
     test_bad();
     test_limits();
+    test_ways();
     test_inside();
     test_static_encodings();
     test_truncations();

@@ -36,36 +36,44 @@ static struct otus_slice network_string(const struct otus_filter_input *input, u
     }
 }
 
+/* The value of a label, empty where it is absent. Whether it is there differs from packet to
+ * packet, so that no branch asks. */
+static inline struct otus_slice label_text(const struct otus_label_set *labels, uint32_t id)
+{
+    uint64_t word = labels->present[id / 64];
+    uint32_t index = otus_count_bits(word & (((uint64_t)1 << id % 64) - 1));
+    if (OTUS_UNLIKELY(id >= 64))
+        index += otus_count_bits(labels->present[0]);
+    const struct otus_label *label = &labels->label[index];
+    uint32_t mask = 0 - (uint32_t)(word >> id % 64 & 1);
+    return (struct otus_slice){labels->octets + (label->off & mask), label->len & mask};
+}
+
 static inline struct otus_slice string_operand(const struct otus_filter *filter,
                                                const struct otus_filter_input *input, uint8_t from,
                                                uint16_t index, struct scratch *scratch)
 {
-    static const struct otus_slice absent = {(const uint8_t *)"", 0};
     if (OTUS_LIKELY(from == FILTER_FROM_STRINGS))
         return filter->strings[index];
-    if (OTUS_LIKELY(from == FILTER_FROM_LABEL)) {
-        const struct otus_label *label = otus_label_find(input->labels, index);
-        return label != NULL ? otus_label_value(input->labels, label) : absent;
-    }
+    if (OTUS_LIKELY(from == FILTER_FROM_LABEL))
+        return label_text(input->labels, index);
     return network_string(input, index, scratch);
 }
 
 /* 1 to 18 digits, '-' allowed in front; -1 for anything else. */
 static int64_t int_of_text(struct otus_slice text)
 {
-    const uint8_t *at = text.at;
-    uint32_t len = text.len;
-    bool negative = len != 0 && at[0] == '-';
-    uint32_t first = negative;
-    if (len == first || len - first > 18)
+    uint32_t at = text.len != 0 && text.at[0] == '-';
+    if (text.len - at - 1 >= 18)
         return -1;
     int64_t value = 0;
-    for (uint32_t i = first; i < len; i++) {
-        if (at[i] < '0' || at[i] > '9')
+    for (uint32_t i = at; i < text.len; i++) {
+        uint32_t digit = (uint32_t)text.at[i] - '0';
+        if (digit > 9)
             return -1;
-        value = value * 10 + (at[i] - '0');
+        value = value * 10 + digit;
     }
-    return negative ? -value : value;
+    return at != 0 ? -value : value;
 }
 
 static int64_t network_int(const struct otus_packet_meta *meta, uint16_t field)
@@ -96,8 +104,7 @@ static inline int64_t int_operand(const struct otus_filter *filter,
         return filter->ints[index];
     if (from == FILTER_FROM_NETWORK)
         return network_int(input->meta, index);
-    const struct otus_label *label = otus_label_find(input->labels, index);
-    return label != NULL ? int_of_text(otus_label_value(input->labels, label)) : -1;
+    return int_of_text(label_text(input->labels, index));
 }
 
 /* memcmp() of no octets must not see NULL. */
@@ -211,8 +218,10 @@ static bool test_int(const struct otus_filter *filter, const struct otus_filter_
     return one->operation == FILTER_INT_BELOW ? left < right : left <= right;
 }
 
-static bool run_one(const struct otus_filter *filter, const struct otus_filter_input *input,
-                    const struct filter_instruction *one)
+/* Aside, so that otus_filter_run() has few registers to save. */
+static __attribute__((noinline)) bool run_other(const struct otus_filter *filter,
+                                                const struct otus_filter_input *input,
+                                                const struct filter_instruction *one)
 {
     switch (one->operation) {
     case FILTER_STRING_EQUAL:
@@ -240,6 +249,16 @@ static bool run_one(const struct otus_filter *filter, const struct otus_filter_i
     default:
         return true; /* ALWAYS */
     }
+}
+
+static inline bool run_one(const struct otus_filter *filter, const struct otus_filter_input *input,
+                           const struct filter_instruction *one)
+{
+    if (OTUS_LIKELY(one->operation == FILTER_LABEL_IS))
+        return strings_equal(label_text(input->labels, one->left), filter->strings[one->right]);
+    if (OTUS_LIKELY(one->operation == FILTER_LABEL_INT_IS))
+        return int_of_text(label_text(input->labels, one->left)) == filter->ints[one->right];
+    return run_other(filter, input, one);
 }
 
 bool otus_filter_run(const struct otus_filter *filter, const struct otus_filter_input *input)

@@ -24,6 +24,9 @@ enum filter_operation {
     FILTER_IP_EQUAL = 15,
     FILTER_IP_IN = 16,
     FILTER_NUM_OPERATIONS,
+    /* What the loader makes of the tests that most expressions are made of. */
+    FILTER_LABEL_IS,     /* STRING_EQUAL of a label and a string of the program */
+    FILTER_LABEL_INT_IS, /* INT_EQUAL of a label and a number of the program */
 };
 
 /* The top four bits of an operand. */

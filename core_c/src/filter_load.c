@@ -227,6 +227,8 @@ static bool operands_are_sound(const struct otus_filter *filter,
     case FILTER_IP_IN:
         return is_ip(one->left_from, one->left) && is_list(filter, one, filter->num_ips);
     case FILTER_NUM_OPERATIONS:
+    case FILTER_LABEL_IS: /* the loader alone makes these */
+    case FILTER_LABEL_INT_IS:
         break;
     }
     return false;
@@ -251,6 +253,20 @@ static enum otus_status verify(struct loader *loader)
     return OTUS_OK;
 }
 
+/* Tests of a shape that is run without a look at its operands. */
+static void specialize(struct otus_filter *filter)
+{
+    for (uint32_t i = 0; i < filter->num_code; i++) {
+        struct filter_instruction *one = &filter->code[i];
+        if (one->left_from != FILTER_FROM_LABEL)
+            continue;
+        if (one->operation == FILTER_STRING_EQUAL && one->right_from == FILTER_FROM_STRINGS)
+            one->operation = FILTER_LABEL_IS;
+        else if (one->operation == FILTER_INT_EQUAL && one->right_from == FILTER_FROM_INTS)
+            one->operation = FILTER_LABEL_INT_IS;
+    }
+}
+
 static enum otus_status load(struct loader *loader, size_t len)
 {
     enum otus_status status = read_head(loader);
@@ -262,7 +278,11 @@ static enum otus_status load(struct loader *loader, size_t len)
         status = read_values(loader);
     if (status == OTUS_OK)
         status = read_automata(loader);
-    return status == OTUS_OK ? verify(loader) : status;
+    if (status == OTUS_OK)
+        status = verify(loader);
+    if (status == OTUS_OK)
+        specialize(loader->filter);
+    return status;
 }
 
 enum otus_status otus_filter_load(struct otus_filter **out_filter, char *message,

@@ -213,7 +213,7 @@ static __attribute__((noinline)) uint8_t *json_escape(uint8_t *at, uint8_t *end,
     return end;
 }
 
-enum { JSON_AHEAD = 2048 };
+enum { JSON_AHEAD = 8192 };
 
 /* Asks for the octets that are written soon. A batch's arena is larger than the
  * second-level cache, and stores that wait for memory were a seventh of a packet's

@@ -121,7 +121,8 @@ int main(int argc, char **argv)
     struct otus_encoder *encoder;
     if (num_messages == 0 || otus_encoder_new(&encoder, &envelope) != OTUS_OK)
         return 1;
-    const struct json_form *forms[] = {&json_form_portable, &json_form_baseline, json_form_avx2()};
+    const struct json_form *forms[] = {&json_form_portable, &json_form_baseline, json_form_avx2(),
+                                       json_form_avx512()};
     for (uint32_t i = 0; i < sizeof forms / sizeof forms[0]; i++) {
         if (forms[i] == NULL)
             continue;

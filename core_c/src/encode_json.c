@@ -5,8 +5,9 @@ const struct json_form json_form_baseline = {"baseline", put_record, put_payload
 
 const struct json_form *json_form_best(void)
 {
+    const struct json_form *avx512 = json_form_avx512();
     const struct json_form *avx2 = json_form_avx2();
-    return avx2 != NULL ? avx2 : &json_form_baseline;
+    return avx512 != NULL ? avx512 : avx2 != NULL ? avx2 : &json_form_baseline;
 }
 
 static void set_second(struct otus_encoder *encoder, uint64_t ts_ns)

@@ -30,12 +30,14 @@ extern const struct json_form json_form_baseline; /* what every machine of its k
 
 /* NULL where this machine can't run it. */
 const struct json_form *json_form_avx2(void);
+const struct json_form *json_form_avx512(void);
 /* The fastest that this machine runs. */
 const struct json_form *json_form_best(void);
 
-/* Operands of the AVX2 form. */
+/* Operands of the AVX2 and the AVX-512 form. */
 struct json_vectors {
-    _Alignas(32) uint8_t allowed[32]; /* 0x20, the lowest octet that stays as it is */
+    _Alignas(64) uint8_t escaped[128]; /* by octet, 0x80 where it can't stay as it is */
+    uint8_t allowed[32];               /* 0x20, the lowest octet that stays as it is */
     uint8_t quote[32];
     uint8_t backslash[32];
 };

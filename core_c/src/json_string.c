@@ -7,7 +7,12 @@
         octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, \
         octet, octet, octet, octet, octet, octet
 
-const struct json_vectors json_vectors = {{TIMES_32(0x20)}, {TIMES_32('"')}, {TIMES_32('\\')}};
+const struct json_vectors json_vectors = {
+    .escaped = {TIMES_32(0x80), ['"'] = 0x80, ['\\'] = 0x80},
+    .allowed = {TIMES_32(0x20)},
+    .quote = {TIMES_32('"')},
+    .backslash = {TIMES_32('\\')},
+};
 
 int encode_utf8_character(const uint8_t *at, const uint8_t *end)
 {

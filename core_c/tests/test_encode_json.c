@@ -52,10 +52,11 @@ static const char sample_json[] =
 /* The forms that this machine runs, NULL behind the last. */
 static const struct json_form *const *forms(void)
 {
-    static const struct json_form *all[4];
+    static const struct json_form *all[5];
     all[0] = &json_form_portable;
     all[1] = &json_form_baseline;
     all[2] = json_form_avx2();
+    all[all[2] != NULL ? 3 : 2] = json_form_avx512();
     return all;
 }
 

@@ -33,7 +33,7 @@ enum {
     /* Octets that are readable behind each text that an encoder is given: it copies
      * whole vectors, and never uses these. Texts in an arena have them, since what
      * is too near to its end finds no room for a record either. */
-    OTUS_ENCODE_BEHIND = 32,
+    OTUS_ENCODE_BEHIND = 64,
 };
 
 /* All that an encoder may look at for one record. Exactly one of sip, rtp, rtcp

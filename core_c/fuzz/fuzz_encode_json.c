@@ -1,4 +1,4 @@
-/* Records of any octets and any spans, as JSON and as Protobuf, into rooms of any
+/* Records of any octets and any spans of them, as JSON and as Protobuf, into rooms of any
  * size: nothing is touched outside them, the text is UTF-8 on one line, and every
  * form of the JSON encoder writes the same. */
 #include <stdlib.h>
@@ -23,13 +23,11 @@ static uint16_t take(struct source *source)
     return otus_cursor_be16(&source->at, &value) ? value : 0;
 }
 
-/* Mostly inside, now and then not. */
+/* Any part of the octets, as the parser of a message gives them. */
 static struct otus_span span(struct source *source)
 {
     uint16_t off = take(source);
     uint16_t len = take(source);
-    if ((off & 0xf000) == 0xf000)
-        return (struct otus_span){off * 65537u, len * 65537u};
     uint32_t first = source->len == 0 ? 0 : off % source->len;
     return (struct otus_span){first, source->len == 0 ? 0 : len % (source->len - first + 1)};
 }
@@ -37,8 +35,6 @@ static struct otus_span span(struct source *source)
 static struct otus_slice slice(struct source *source)
 {
     struct otus_span found = span(source);
-    if (found.off > source->len || found.len > source->len - found.off)
-        return (struct otus_slice){source->octets, 0};
     return (struct otus_slice){source->octets + found.off, found.len};
 }
 

@@ -3,13 +3,12 @@
 
 struct source {
     const uint8_t *octets;
-    uint32_t len;
     bool has_folds; /* in header fields */
 };
 
 static inline struct otus_slice text_of(const struct source *source, struct otus_span span)
 {
-    return encode_part((struct otus_slice){source->octets, source->len}, span);
+    return encode_part(source->octets, span);
 }
 
 static __attribute__((noinline)) void put_folded(struct protobuf_writer *writer, uint32_t field,
@@ -237,7 +236,7 @@ static void put_fields(struct protobuf_writer *writer, const struct source *sour
 
 void protobuf_sip_fields(struct protobuf_writer *writer, const struct otus_sip_message *message)
 {
-    struct source source = {message->octets, message->len, message->has_folds};
+    struct source source = {message->octets, message->has_folds};
     put_start_line(writer, &source, message);
     put_fields(writer, &source, message);
     for (uint32_t i = 0; i < message->num_headers; i++)

@@ -49,12 +49,10 @@ const char *encode_direction(uint32_t direction);                        /* "sen
 const char *encode_static_codec(uint32_t payload_type);
 const char *encode_payload_type_name(uint32_t payload_type); /* "raw", "sip", ...; "" for plugins */
 
-/* A span of a message's octets; empty where it does not lie within them. */
-static inline struct otus_slice encode_part(struct otus_slice whole, struct otus_span span)
+/* A span of a message's octets, within which its parser has put it. */
+static inline struct otus_slice encode_part(const uint8_t *octets, struct otus_span span)
 {
-    if (OTUS_UNLIKELY((uint64_t)span.off + span.len > whole.len))
-        return (struct otus_slice){whole.at, 0};
-    return (struct otus_slice){whole.at + span.off, span.len};
+    return (struct otus_slice){octets + span.off, span.len};
 }
 
 /* How many octets from at form a well-formed character (Unicode table 3-7), or

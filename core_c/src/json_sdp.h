@@ -21,7 +21,7 @@ static uint8_t *put_bundle(uint8_t *at, uint8_t *end, struct otus_slice mids)
     return JSON_LITERAL(at, ",");
 }
 
-static uint8_t *put_codecs(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static uint8_t *put_codecs(uint8_t *at, uint8_t *end, const uint8_t *octets,
                            const struct otus_sdp *sdp, const struct otus_sdp_media *media)
 {
     struct otus_slice protocol = encode_part(octets, media->protocol);
@@ -47,7 +47,7 @@ static uint8_t *put_codecs(uint8_t *at, uint8_t *end, struct otus_slice octets,
     return JSON_LITERAL(at, ",");
 }
 
-static uint8_t *put_candidates(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static uint8_t *put_candidates(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                const struct otus_sdp *sdp, const struct otus_sdp_media *media)
 {
     if (OTUS_LIKELY(media->num_candidates == 0))
@@ -63,7 +63,7 @@ static uint8_t *put_candidates(uint8_t *at, uint8_t *end, struct otus_slice octe
     return JSON_LITERAL(at, ",");
 }
 
-static uint8_t *put_media(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static uint8_t *put_media(uint8_t *at, uint8_t *end, const uint8_t *octets,
                           const struct otus_sdp *sdp, const struct otus_sdp_media *media)
 {
     at = JSON_LITERAL(at, "{");
@@ -85,7 +85,7 @@ static uint8_t *put_media(uint8_t *at, uint8_t *end, struct otus_slice octets,
     return JSON_CLOSE(at, "},");
 }
 
-static uint8_t *put_sdp_members(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static uint8_t *put_sdp_members(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                 const struct otus_sdp *sdp)
 {
     at = JSON_OPTIONAL(at, end, "origin", encode_part(octets, sdp->origin));

@@ -34,7 +34,7 @@ static uint8_t *put_folded(uint8_t *at, uint8_t *end, struct otus_slice value)
     return at;
 }
 
-static inline uint8_t *put_header_head(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_header_head(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                        const struct otus_sip_header *header)
 {
     uint32_t id = header->id;
@@ -48,7 +48,7 @@ static inline uint8_t *put_header_head(uint8_t *at, uint8_t *end, struct otus_sl
     return JSON_LITERAL(at, "\",\"");
 }
 
-static inline uint8_t *put_headers(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_headers(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                    const struct otus_sip_message *message)
 {
     const struct otus_sip_header *stop = message->headers + message->num_headers;
@@ -66,7 +66,7 @@ static inline uint8_t *put_headers(uint8_t *at, uint8_t *end, struct otus_slice 
     return JSON_LITERAL(at, ",");
 }
 
-static inline uint8_t *put_start_line(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_start_line(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                       const struct otus_sip_message *message)
 {
     if (message->is_request) {
@@ -109,7 +109,7 @@ static inline __attribute__((always_inline)) uint8_t *put_field(uint8_t *at, uin
     ((text).len == 0 ? (at) : FIELD((at), (end), name, (text), (has_folds)))
 
 static inline __attribute__((always_inline)) uint8_t *put_address_members(
-    uint8_t *at, uint8_t *end, struct otus_slice octets, const struct otus_sip_address *address,
+    uint8_t *at, uint8_t *end, const uint8_t *octets, const struct otus_sip_address *address,
     bool has_folds)
 {
     at = OPTIONAL_FIELD(at, end, "display_name", encode_part(octets, address->display_name),
@@ -120,20 +120,20 @@ static inline __attribute__((always_inline)) uint8_t *put_address_members(
     return JSON_CLOSE(at, "},");
 }
 
-static uint8_t *put_plain_address(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static uint8_t *put_plain_address(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                   const struct otus_sip_address *address)
 {
     return put_address_members(at, end, octets, address, false);
 }
 
 static __attribute__((noinline)) uint8_t *put_folded_address(uint8_t *at, uint8_t *end,
-                                                             struct otus_slice octets,
+                                                             const uint8_t *octets,
                                                              const struct otus_sip_address *address)
 {
     return put_address_members(at, end, octets, address, true);
 }
 
-static inline uint8_t *put_address(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_address(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                    const struct otus_sip_address *address, bool has_folds)
 {
     return has_folds ? put_folded_address(at, end, octets, address)
@@ -145,7 +145,7 @@ static inline bool has_header(const struct otus_sip_message *message, uint32_t i
     return message->first[id] != 0;
 }
 
-static inline uint8_t *put_addresses(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_addresses(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                      const struct otus_sip_message *message, bool has_folds)
 {
     if (OTUS_LIKELY(has_header(message, OTUS_SIP_HEADER_FROM))) {
@@ -163,7 +163,7 @@ static inline uint8_t *put_addresses(uint8_t *at, uint8_t *end, struct otus_slic
     return at;
 }
 
-static inline uint8_t *put_via(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_via(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                const struct otus_sip_message *message, bool has_folds)
 {
     const struct otus_sip_via *via = &message->via;
@@ -179,7 +179,7 @@ static inline uint8_t *put_via(uint8_t *at, uint8_t *end, struct otus_slice octe
     return JSON_CLOSE(at, "},");
 }
 
-static inline uint8_t *put_cseq(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_cseq(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                 const struct otus_sip_message *message, bool has_folds)
 {
     if (OTUS_UNLIKELY(!has_header(message, OTUS_SIP_HEADER_CSEQ)))
@@ -190,7 +190,7 @@ static inline uint8_t *put_cseq(uint8_t *at, uint8_t *end, struct otus_slice oct
 
 /* What header fields say that a reader asks for by name. */
 static inline __attribute__((always_inline)) uint8_t *put_fields(
-    uint8_t *at, uint8_t *end, struct otus_slice octets, const struct otus_sip_message *message,
+    uint8_t *at, uint8_t *end, const uint8_t *octets, const struct otus_sip_message *message,
     bool has_folds)
 {
     at = OPTIONAL_FIELD(at, end, "call_id", encode_part(octets, message->call_id), has_folds);
@@ -203,7 +203,7 @@ static inline __attribute__((always_inline)) uint8_t *put_fields(
 }
 
 static __attribute__((noinline)) uint8_t *put_folded_fields(uint8_t *at, uint8_t *end,
-                                                            struct otus_slice octets,
+                                                            const uint8_t *octets,
                                                             const struct otus_sip_message *message)
 {
     return put_fields(at, end, octets, message, true);
@@ -222,7 +222,7 @@ static inline uint8_t *put_content_length(uint8_t *at, uint8_t *end,
 }
 
 /* A body that is no UTF-8 goes as base64, so that nothing of it is lost. */
-static inline uint8_t *put_body(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_body(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                 const struct otus_sip_message *message)
 {
     struct otus_slice body = encode_part(octets, message->body);
@@ -237,7 +237,7 @@ static inline uint8_t *put_body(uint8_t *at, uint8_t *end, struct otus_slice oct
     return JSON_LITERAL(at, "\",");
 }
 
-static inline uint8_t *put_sdp(uint8_t *at, uint8_t *end, struct otus_slice octets,
+static inline uint8_t *put_sdp(uint8_t *at, uint8_t *end, const uint8_t *octets,
                                const struct otus_sip_message *message)
 {
     const char *role = encode_offer_answer(message);
@@ -264,7 +264,7 @@ static __attribute__((noinline)) uint8_t *put_anomalies(uint8_t *at, uint8_t *en
 static uint8_t *put_sip_members(uint8_t *at, uint8_t *end, const struct otus_sip_message *message)
 {
     /* Aside, since for all that the compiler knows each octet written may change them. */
-    struct otus_slice octets = {message->octets, message->len};
+    const uint8_t *octets = message->octets;
     at = put_start_line(at, end, octets, message);
     at = OTUS_LIKELY(!message->has_folds) ? put_fields(at, end, octets, message, false)
                                           : put_folded_fields(at, end, octets, message);

@@ -340,23 +340,6 @@ static void test_response_payload(void)
                   "\"body_base64\":\"//4=\",\"anomalies\":[\"bad_version\",\"control_octets\"]}");
 }
 
-/* A span that points outside the message reads as empty, never outside. */
-static void test_spans_outside_are_empty(void)
-{
-    struct guard_buffer in = text_copy("SIP/2.0 200 OK", 14);
-    struct otus_sip_message message = {
-        .octets = in.octets,
-        .len = 14,
-        .content_length = -1,
-        .reason = {12, 3},
-        .call_id = {4000000000u, 4000000000u},
-    };
-    struct otus_encode_input input = {.payload_type = OTUS_PAYLOAD_SIP, .sip = &message};
-    check_payload(&input,
-                  "{\"type\":\"response\",\"status_code\":0,\"reason\":\"\",\"headers\":[]}");
-    guard_free(&in);
-}
-
 static void test_label_names(void)
 {
     struct otus_encoder *encoder = encoder_new(false);
@@ -384,7 +367,6 @@ int main(void)
     test_network_members();
     test_rtp_and_rtcp();
     test_response_payload();
-    test_spans_outside_are_empty();
     test_label_names();
     return check_summary();
 }

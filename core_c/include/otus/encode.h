@@ -46,7 +46,8 @@ struct otus_encode_input {
     struct otus_slice payload_name;      /* of OTUS_PAYLOAD_PLUGIN; with OTUS_ENCODE_BEHIND */
     struct otus_slice payload;           /* octets of the transport payload or message */
     struct otus_slice payload_json;
-    const struct otus_sip_message *sip; /* octets with OTUS_ENCODE_BEHIND */
+    const struct otus_sip_message *sip; /* as its parser left it: all its spans lie within its
+                                           octets, which have OTUS_ENCODE_BEHIND */
     const struct otus_rtp_header *rtp;
     const struct otus_rtcp_header *rtcp;
 };

@@ -145,12 +145,13 @@ static enum otus_status finish(struct otus_walk *walk, enum otus_layer layer)
         restore_carrier(walk);
         layer = OTUS_LAYER_DONE;
     }
-    switch (layer) {
-    case OTUS_LAYER_DONE:
+    if (OTUS_LIKELY(layer == OTUS_LAYER_DONE)) {
         otus_count(counters, OTUS_COUNT_DECODED);
         if (OTUS_UNLIKELY((walk->packet->meta.flags & OTUS_PACKET_TRUNCATED) != 0))
             otus_count(counters, OTUS_COUNT_TRUNCATED);
         return OTUS_OK;
+    }
+    switch (layer) {
     case OTUS_LAYER_HELD:
         return OTUS_E_AGAIN;
     case OTUS_LAYER_NON_IP:
@@ -185,7 +186,8 @@ enum otus_status otus_decode(struct otus_decoder *decoder, struct otus_packet *o
                   ((raw->flags & OTUS_RAW_OUTGOING) != 0 ? OTUS_PACKET_OUTGOING : 0u);
     out_packet->frame = (struct otus_slice){raw->data, raw->caplen};
     /* The kernel took the outermost tag out of the frame: it goes in front. */
-    if ((raw->flags & OTUS_RAW_VLAN_VALID) != 0 && !otus_walk_push_vlan(&walk, raw->vlan_tci))
+    if (OTUS_UNLIKELY((raw->flags & OTUS_RAW_VLAN_VALID) != 0) &&
+        !otus_walk_push_vlan(&walk, raw->vlan_tci))
         return finish(&walk, otus_walk_fail(&walk, OTUS_COUNT_TOO_MANY_VLANS));
     return finish(&walk, walk_layers(&walk, raw->link_type));
 }

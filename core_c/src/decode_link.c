@@ -138,7 +138,8 @@ enum otus_layer otus_decode_ethernet(struct otus_walk *walk)
     const uint8_t *ethernet = otus_cursor_header(&walk->at, 14);
     if (ethernet == NULL)
         return otus_walk_fail(walk, OTUS_COUNT_FRAME_TOO_SHORT);
-    if ((meta->flags & OTUS_PACKET_HAS_MAC) == 0) { /* the outermost header's are kept */
+    /* The outermost header's are kept. */
+    if (OTUS_LIKELY((meta->flags & OTUS_PACKET_HAS_MAC) == 0)) {
         memcpy(meta->dst_mac, ethernet, 6);
         memcpy(meta->src_mac, ethernet + 6, 6);
         meta->flags |= OTUS_PACKET_HAS_MAC;

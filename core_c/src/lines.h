@@ -99,7 +99,7 @@ static inline bool otus_lines_next(struct otus_lines *lines, struct otus_line *o
         lines->scan(lines);
     }
     uint32_t lf = lines->lf[lines->next++];
-    bool has_cr = lf > lines->start && lines->octets[lf - 1] == '\r';
+    bool has_cr = OTUS_LIKELY(lf > lines->start) && lines->octets[lf - 1] == '\r';
     *out_line = (struct otus_line){lines->start, has_cr ? lf - 1 : lf, true, has_cr};
     lines->start = lf + 1;
     return true;

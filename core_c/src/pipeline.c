@@ -177,7 +177,8 @@ void otus_pipeline_close(struct otus_pipeline *pipeline)
 static bool batch_is_full(const struct otus_pipeline *pipeline)
 {
     const struct otus_batch *batch = &pipeline->batch;
-    return batch->num_records == batch->max_records || batch->arena.used >= pipeline->ingest_limit;
+    return OTUS_UNLIKELY(batch->num_records == batch->max_records ||
+                         batch->arena.used >= pipeline->ingest_limit);
 }
 
 /* A record that no batch has room for: dropped in the equation where it is. */
@@ -207,14 +208,14 @@ static bool offer(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
     };
     otus_label_clear(&pipeline->labels, batch->arena.base);
     uint32_t stopped = otus_run_stages(pipeline, &work, 0, &tally);
-    if (work.state == OTUS_RECORD_DROPPED) {
+    if (OTUS_UNLIKELY(work.state == OTUS_RECORD_DROPPED)) {
         batch->arena = before;
         otus_tally_commit(&pipeline->counters, &tally);
         return true;
     }
     bool complete = stopped == pipeline->num_stages;
     struct otus_record *record = &batch->records[batch->num_records];
-    if (!otus_record_write(pipeline, record, &work, complete)) {
+    if (OTUS_UNLIKELY(!otus_record_write(pipeline, record, &work, complete))) {
         batch->arena = before;
         if (batch->num_records != 0)
             return false;
@@ -222,7 +223,7 @@ static bool offer(struct otus_pipeline *pipeline, uint32_t *out_next_stage)
         return true;
     }
     batch->num_records++;
-    if (complete)
+    if (OTUS_LIKELY(complete))
         otus_tally_add(&tally, OTUS_COUNT_EMITTED);
     otus_tally_commit(&pipeline->counters, &tally);
     *out_next_stage = stopped;
@@ -277,13 +278,13 @@ static bool ingest(struct otus_pipeline *pipeline, const struct otus_raw_packet 
     if (decode(pipeline, raw) != OTUS_OK)
         return true; /* held or undecodable: the decoder has counted it */
     const struct otus_packet *packet = &pipeline->packet;
-    if (pipeline->exact_filter != NULL &&
+    if (OTUS_UNLIKELY(pipeline->exact_filter != NULL) &&
         !otus_exact_filter_match(pipeline->exact_filter, pipeline->config.exact_view, packet,
                                  raw)) {
         otus_count(&pipeline->counters, OTUS_COUNT_FILTERED);
         return true;
     }
-    if (pipeline->streams != NULL && otus_streams_wants(pipeline->streams, packet)) {
+    if (pipeline->streams != NULL && OTUS_UNLIKELY(otus_streams_wants(pipeline->streams, packet))) {
         otus_streams_put(pipeline->streams, packet);
         pipeline->draining = true;
         return drain_streams(pipeline, out_next_stage);

@@ -61,7 +61,9 @@ static struct otus_encode_input encode_input(struct otus_pipeline *pipeline,
         .payload_name = work->payload_name,
         .payload = work->payload,
         .payload_json = work->payload_json,
-        .sip = work->payload_type == OTUS_PAYLOAD_SIP && work->sip_ready ? &pipeline->sip : NULL,
+        .sip = OTUS_LIKELY(work->payload_type == OTUS_PAYLOAD_SIP && work->sip_ready)
+                   ? &pipeline->sip
+                   : NULL,
         .rtp = work->payload_type == OTUS_PAYLOAD_RTP && work->rtp_ready ? &pipeline->rtp : NULL,
         .rtcp = work->payload_type == OTUS_PAYLOAD_RTCP && work->rtp_ready ? &pipeline->rtcp : NULL,
     };
@@ -77,13 +79,13 @@ bool otus_record_finish(struct otus_pipeline *pipeline, struct otus_record *reco
     uint64_t start = work->sampled ? otus_now_ns(CLOCK_MONOTONIC) : 0;
     struct otus_encode_input input = encode_input(pipeline, work);
     struct otus_arena *arena = &pipeline->batch.arena;
-    if (outputs & OTUS_OUTPUT_JSON &&
+    if (OTUS_LIKELY((outputs & OTUS_OUTPUT_JSON) != 0) &&
         otus_encode_json(arena, &record->json, pipeline->encoder, &input) != OTUS_OK)
         return false;
     if (outputs & OTUS_OUTPUT_PROTOBUF &&
         otus_encode_protobuf(arena, &record->protobuf, pipeline->encoder, &input) != OTUS_OK)
         return false;
-    if (work->sampled)
+    if (OTUS_UNLIKELY(work->sampled))
         otus_latency_add(&pipeline->latency[OTUS_LATENCY_ENCODE],
                          otus_now_ns(CLOCK_MONOTONIC) - start);
     return true;
@@ -120,22 +122,23 @@ bool otus_record_write(struct otus_pipeline *pipeline, struct otus_record *recor
     record->parser = work->parser;
     if (!place(arena, &record->payload, work->payload))
         return false;
-    if (work->meta->num_tunnels != 0 && !write_tunnels(arena, record, work))
+    if (OTUS_UNLIKELY(work->meta->num_tunnels != 0) && !write_tunnels(arena, record, work))
         return false;
-    if (pipeline->config.outputs & OTUS_OUTPUT_FRAME &&
+    if (OTUS_UNLIKELY((pipeline->config.outputs & OTUS_OUTPUT_FRAME) != 0) &&
         !otus_arena_put(arena, &record->frame, work->frame))
         return false;
     if (!otus_record_write_labels(pipeline, record))
         return false;
-    if (work->sip_ready)
+    if (OTUS_LIKELY(work->sip_ready))
         record->sip_anomalies = pipeline->sip.anomalies;
-    if (pipeline->config.outputs & OTUS_OUTPUT_PAYLOAD_JSON && work->state == OTUS_RECORD_PARSED) {
+    if (OTUS_UNLIKELY((pipeline->config.outputs & OTUS_OUTPUT_PAYLOAD_JSON) != 0) &&
+        work->state == OTUS_RECORD_PARSED) {
         struct otus_encode_input input = encode_input(pipeline, work);
         if (otus_encode_payload_json(arena, &record->payload_json, pipeline->encoder, &input) !=
             OTUS_OK)
             return false;
     }
-    return !complete || otus_record_finish(pipeline, record, work);
+    return OTUS_UNLIKELY(!complete) || otus_record_finish(pipeline, record, work);
 }
 
 static struct otus_slice slice_of(const struct otus_batch *batch, struct otus_span span)

@@ -16,9 +16,9 @@ enum { RTCP_SR = 200, RTCP_APP = 204 };
 
 struct otus_slice otus_payload_type_name(const struct otus_work *work)
 {
-    switch (work->payload_type) {
-    case OTUS_PAYLOAD_SIP:
+    if (OTUS_LIKELY(work->payload_type == OTUS_PAYLOAD_SIP))
         return SLICE("sip");
+    switch (work->payload_type) {
     case OTUS_PAYLOAD_RTP:
         return SLICE("rtp");
     case OTUS_PAYLOAD_RTCP:
@@ -32,11 +32,11 @@ struct otus_slice otus_payload_type_name(const struct otus_work *work)
 
 static struct otus_slice sip_transport(const struct otus_packet_meta *meta)
 {
-    if (meta->flags & OTUS_PACKET_WEBSOCKET)
+    if (OTUS_UNLIKELY((meta->flags & OTUS_PACKET_WEBSOCKET) != 0))
         return SLICE("ws");
-    switch (meta->protocol) {
-    case IP_UDP:
+    if (OTUS_LIKELY(meta->protocol == IP_UDP))
         return SLICE("udp");
+    switch (meta->protocol) {
     case IP_TCP:
         return SLICE("tcp");
     case IP_SCTP:
@@ -78,9 +78,9 @@ static bool move_message(struct otus_pipeline *pipeline, struct otus_work *work)
 {
     struct otus_arena *arena = &pipeline->batch.arena;
     struct otus_span span;
-    if (otus_lies_in(arena, work->payload.at))
+    if (OTUS_UNLIKELY(otus_lies_in(arena, work->payload.at)))
         return true;
-    if (!otus_arena_put(arena, &span, work->payload))
+    if (OTUS_UNLIKELY(!otus_arena_put(arena, &span, work->payload)))
         return false;
     const uint8_t *at = arena->base + span.off;
     pipeline->sip.octets = at + (pipeline->sip.octets - work->payload.at);
@@ -100,7 +100,7 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
 {
     if (!otus_sip_can_handle(work->payload.at, work->payload.len))
         return;
-    if (!parse_sip_message(pipeline, work)) {
+    if (OTUS_UNLIKELY(!parse_sip_message(pipeline, work))) {
         work->state = OTUS_RECORD_DROPPED;
         otus_tally_add(tally, OTUS_COUNT_PARSE_ERROR_SIP);
         return;
@@ -114,7 +114,7 @@ static void parse_sip(struct otus_pipeline *pipeline, struct otus_work *work, ui
     otus_sip_labels(&pipeline->sip, sip_transport(work->meta), &pipeline->labels,
                     &pipeline->batch.arena);
     const struct otus_stage *stage = &pipeline->stages[index];
-    for (uint32_t i = 0; i < stage->num_header_labels; i++) {
+    for (uint32_t i = 0; OTUS_UNLIKELY(i < stage->num_header_labels); i++) {
         const struct otus_header_label *wanted = &stage->header_labels[i];
         struct otus_slice value;
         if (otus_sip_find_header(&pipeline->sip, wanted->name, strlen(wanted->name), &value))
@@ -219,7 +219,7 @@ static void run_filter(struct otus_pipeline *pipeline, struct otus_work *work,
                                       .labels = &pipeline->labels,
                                       .payload_type = otus_payload_type_name(work)};
     bool matches = otus_filter_run(stage->filter, &input);
-    if (matches == (stage->action == OTUS_FILTER_KEEP_IF))
+    if (OTUS_LIKELY(matches == (stage->action == OTUS_FILTER_KEEP_IF)))
         return;
     work->state = OTUS_RECORD_DROPPED;
     otus_tally_add(tally, OTUS_COUNT_PROCESS_FILTER);
@@ -239,18 +239,18 @@ static uint32_t run_parsers(struct otus_pipeline *pipeline, struct otus_work *wo
 {
     for (uint32_t i = first; i < pipeline->num_parsers; i++) {
         enum otus_stage_kind kind = pipeline->stages[i].kind;
-        if (kind == OTUS_STAGE_PARSE_PYTHON)
+        if (OTUS_UNLIKELY(kind == OTUS_STAGE_PARSE_PYTHON))
             return i;
         if (work->state != OTUS_RECORD_OFFERED)
             continue;
-        if (kind == OTUS_STAGE_PARSE_SIP)
+        if (OTUS_LIKELY(kind == OTUS_STAGE_PARSE_SIP))
             parse_sip(pipeline, work, i, tally);
         else
             parse_rtp(pipeline, work, i, tally);
         if (work->state == OTUS_RECORD_DROPPED)
             return pipeline->num_stages;
     }
-    if (work->state != OTUS_RECORD_OFFERED)
+    if (OTUS_LIKELY(work->state != OTUS_RECORD_OFFERED))
         return pipeline->num_parsers;
     if (!pipeline->config.forward_unmatched) {
         work->state = OTUS_RECORD_DROPPED;
@@ -270,11 +270,11 @@ static uint32_t run_processors(struct otus_pipeline *pipeline, struct otus_work 
         const struct otus_stage *stage = &pipeline->stages[i];
         if (stage->kind == OTUS_STAGE_PROCESS_PYTHON)
             return i;
-        if (stage->kind == OTUS_STAGE_FILTER)
+        if (OTUS_LIKELY(stage->kind == OTUS_STAGE_FILTER))
             run_filter(pipeline, work, stage, tally);
         else
             run_label(pipeline, stage);
-        if (work->state == OTUS_RECORD_DROPPED || pipeline->labels.incomplete)
+        if (OTUS_UNLIKELY(work->state == OTUS_RECORD_DROPPED || pipeline->labels.incomplete))
             break;
     }
     return pipeline->num_stages;
@@ -286,9 +286,9 @@ uint32_t otus_run_stages(struct otus_pipeline *pipeline, struct otus_work *work,
     uint64_t start = work->sampled ? otus_now_ns(CLOCK_MONOTONIC) : 0;
     uint32_t at = first;
     /* Also where no parser is left: what none took is decided there. */
-    if (first <= pipeline->num_parsers) {
+    if (OTUS_LIKELY(first <= pipeline->num_parsers)) {
         at = run_parsers(pipeline, work, first, tally);
-        if (work->sampled) {
+        if (OTUS_UNLIKELY(work->sampled)) {
             uint64_t now = otus_now_ns(CLOCK_MONOTONIC);
             otus_latency_add(&pipeline->latency[OTUS_LATENCY_PARSE], now - start);
             start = now;
@@ -297,10 +297,10 @@ uint32_t otus_run_stages(struct otus_pipeline *pipeline, struct otus_work *work,
             return at;
     }
     /* Nothing is decided by labels that are not all there: the packet comes again. */
-    if (work->state == OTUS_RECORD_DROPPED || pipeline->labels.incomplete)
+    if (OTUS_UNLIKELY(work->state == OTUS_RECORD_DROPPED || pipeline->labels.incomplete))
         return pipeline->num_stages;
     at = run_processors(pipeline, work, at, tally);
-    if (work->sampled)
+    if (OTUS_UNLIKELY(work->sampled))
         otus_latency_add(&pipeline->latency[OTUS_LATENCY_PROCESS],
                          otus_now_ns(CLOCK_MONOTONIC) - start);
     return at;

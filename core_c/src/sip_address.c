@@ -276,12 +276,12 @@ static inline uint32_t take_plain_params(struct otus_sip_address *address, const
         at = otus_marks_next(marks);
         uint32_t name = otus_load4(octets + from) | 0x00202020;
         if (OTUS_LIKELY(name == otus_load4((const uint8_t *)"tag=")) && at - from > 4) {
-            if (address->tag.len == 0)
+            if (OTUS_LIKELY(address->tag.len == 0))
                 address->tag = span_of(from + 4, at);
         } else if ((name & 0xff) == 'e' /* expires? */ || !is_plain_param(octets, from, at)) {
             return 0;
         }
-    } while (octets[at] == ';');
+    } while (OTUS_UNLIKELY(octets[at] == ';'));
     return at;
 }
 
@@ -291,13 +291,13 @@ static inline uint32_t take_plain_name(struct otus_sip_address *address, const u
                                        struct otus_marks *marks, uint32_t at, uint32_t end)
 {
     uint32_t quote = otus_marks_next(marks);
-    while (octets[quote] == ' ' && quote < end)
+    while (OTUS_UNLIKELY(octets[quote] == ' ' && quote < end))
         quote = otus_marks_next(marks);
     if (octets[quote] != '"' || octets[quote - 1] == '\\')
         return 0;
     address->display_name = name_span(at + 1, quote);
     at = otus_marks_next(marks);
-    if (octets[at] == ' ' && at < end) {
+    if (OTUS_LIKELY(octets[at] == ' ' && at < end)) {
         at = otus_marks_next(marks);
         quote++;
     }
@@ -322,7 +322,7 @@ static inline bool take_plain_address(struct otus_sip_address *out_address,
     while (octets[close] == ';' || octets[close] == ',')
         close = otus_marks_next(&marks);
     out_address->uri = span_of(at + 1, close);
-    if (octets[close] != '>' || !otus_sip_is_uri(octets, span_of(at + 1, close)))
+    if (OTUS_UNLIKELY(octets[close] != '>' || !otus_sip_is_uri(octets, span_of(at + 1, close))))
         return false;
     out_address->params = out_address->tag = span_of(0, 0);
     at = close + 1;
@@ -332,7 +332,7 @@ static inline bool take_plain_address(struct otus_sip_address *out_address,
         out_address->params = span_of(close + 1, at);
     }
     *pos = at;
-    return at == end || (is_list && at != 0 && octets[at] == ',');
+    return OTUS_LIKELY(at == end) || (is_list && at != 0 && octets[at] == ',');
 }
 
 uint32_t otus_sip_parse_address(struct otus_sip_address *out_address,
@@ -460,11 +460,11 @@ static inline bool take_plain_via_param(struct otus_sip_via *via, const uint8_t 
             via->branch = span_of(from + 7, to);
         return to - from > 7;
     }
-    if (((word | five) & UINT64_MAX >> 24) == rport) {
+    if (OTUS_LIKELY(((word | five) & UINT64_MAX >> 24) == rport)) {
         bool has_value = octets[from + 5] == '=';
         via->has_rport = true;
         via->rport = has_value ? span_of(from + 6, to) : span_of(0, 0);
-        return to - from > 6 ? has_value : to - from == 5;
+        return OTUS_LIKELY(to - from == 5) || (to - from > 6 && has_value);
     }
     if ((word | eight) == otus_load8((const uint8_t *)"received")) {
         via->received = span_of(from + 9, to);
@@ -475,8 +475,9 @@ static inline bool take_plain_via_param(struct otus_sip_via *via, const uint8_t 
 
 static inline bool is_usual_transport(uint32_t word)
 {
-    return OTUS_LIKELY(word == otus_load4((const uint8_t *)"UDP ")) ||
-           word == otus_load4((const uint8_t *)"TCP ") ||
+    if (OTUS_LIKELY(word == otus_load4((const uint8_t *)"UDP ")))
+        return true;
+    return word == otus_load4((const uint8_t *)"TCP ") ||
            word == otus_load4((const uint8_t *)"TLS ");
 }
 
@@ -488,8 +489,8 @@ static inline bool take_plain_via(struct otus_sip_via *out_via, const struct otu
     enum { PROTOCOL = 8, TRANSPORT = 3, HOST = PROTOCOL + TRANSPORT + 1 };
     const uint8_t *octets = lines->octets;
     uint32_t from = *pos;
-    if (end - from <= HOST || memcmp(octets + from, "SIP/2.0/", PROTOCOL) != 0 ||
-        !is_usual_transport(otus_load4(octets + from + PROTOCOL)))
+    if (OTUS_UNLIKELY(end - from <= HOST || memcmp(octets + from, "SIP/2.0/", PROTOCOL) != 0 ||
+                      !is_usual_transport(otus_load4(octets + from + PROTOCOL))))
         return false;
     *out_via = (struct otus_sip_via){
         .transport = {from + PROTOCOL, TRANSPORT},
@@ -507,7 +508,7 @@ static inline bool take_plain_via(struct otus_sip_via *out_via, const struct otu
             return false;
     }
     *pos = at;
-    return at == end || octets[at] == ',';
+    return OTUS_LIKELY(at == end) || octets[at] == ',';
 }
 
 uint32_t otus_sip_parse_via(struct otus_sip_via *out_via, const struct otus_lines *lines,

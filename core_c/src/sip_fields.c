@@ -22,7 +22,7 @@ bool otus_sip_parse_number(uint64_t *out_number, const uint8_t *octets, struct o
     const uint8_t *at = octets + value.off;
     uint64_t number = 0;
     uint32_t safe = value.len < SAFE_DIGITS ? value.len : SAFE_DIGITS;
-    for (uint32_t i = 0; i < safe; i++) {
+    for (uint32_t i = 0; OTUS_LIKELY(i < safe); i++) {
         uint32_t digit = at[i] - (uint32_t)'0';
         if (digit > 9)
             return false;
@@ -74,7 +74,7 @@ static void take_vias(struct otus_sip_message *message, const struct otus_lines 
     uint32_t pos = value.off;
     uint32_t end = value.off + value.len;
     uint32_t flags = 0;
-    if (is_first) {
+    if (OTUS_LIKELY(is_first)) {
         flags = otus_sip_parse_via(&message->via, lines, &pos, end);
         /* RFC 3261 8.1.1.7: the branch starts with the cookie, and something must follow. */
         if (message->via.branch.len == 7 && span_equals(lines, message->via.branch, "z9hg4bk", 7))
@@ -127,7 +127,8 @@ static bool take_cseq_method(struct otus_sip_message *message, const struct otus
     else if (method.len != 0 && (id != message->method_id ||
                                  (!is_known && !spans_equal(text.octets, method, message->method))))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_CSEQ_METHOD_MISMATCH);
-    return is_known || otus_sip_is_token(text.octets, method.off, method.off + method.len);
+    return OTUS_LIKELY(is_known) ||
+           otus_sip_is_token(text.octets, method.off, method.off + method.len);
 }
 
 /* RFC 3261 20.16: CSeq = 1*DIGIT LWS Method, below 2**32. A number stays readable whatever
@@ -141,8 +142,9 @@ static void take_cseq(struct otus_sip_message *message, const struct otus_lines 
     while (digits_end < end && otus_is_digit(lines->octets[digits_end]))
         digits_end++;
     bool is_glued = false;
-    if (OTUS_UNLIKELY(digits_end == from || digits_end == end ||
-                      !otus_is_space(lines->octets[digits_end]))) {
+    if (OTUS_UNLIKELY(
+            digits_end == from || digits_end == end ||
+            (lines->octets[digits_end] != ' ' && !otus_is_space(lines->octets[digits_end])))) {
         uint32_t space = otus_find_mark4(lines, from, end, ' ', '\t', '\r', '\n');
         is_glued = space == end && digits_end != from;
         digits_end = space != end ? space : digits_end;
@@ -256,7 +258,7 @@ static inline struct otus_span first_value(const struct otus_sip_message *messag
 static inline const struct otus_sip_header *next_header(const struct otus_sip_message *message,
                                                         const struct otus_sip_header *header)
 {
-    return header->next != 0 ? &message->headers[header->next] : NULL;
+    return OTUS_UNLIKELY(header->next != 0) ? &message->headers[header->next] : NULL;
 }
 
 /* Fields that few messages have. */
@@ -345,7 +347,7 @@ void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_li
         take_call_id(message, lines, first_value(message, OTUS_SIP_HEADER_CALL_ID));
     if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CSEQ)))
         take_cseq(message, lines, first_value(message, OTUS_SIP_HEADER_CSEQ));
-    if (has(message, OTUS_SIP_HEADER_CONTACT))
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CONTACT)))
         take_all_contacts(message, lines);
     if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CONTENT_LENGTH)))
         take_content_length(message, lines, first_value(message, OTUS_SIP_HEADER_CONTENT_LENGTH));
@@ -354,7 +356,7 @@ void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_li
         if (!is_content_type(lines, message->content_type))
             otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_CONTENT_TYPE);
     }
-    if (has(message, OTUS_SIP_HEADER_MAX_FORWARDS) &&
+    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_MAX_FORWARDS)) &&
         !otus_sip_parse_number(&number, lines->octets,
                                first_value(message, OTUS_SIP_HEADER_MAX_FORWARDS), 255))
         otus_sip_flag(message, OTUS_SIP_ANOMALY_BAD_MAX_FORWARDS);

@@ -52,10 +52,7 @@ struct otus_sip_text {
     uint32_t len;
 };
 
-static inline void otus_sip_flag(struct otus_sip_message *message, enum otus_sip_anomaly anomaly)
-{
-    message->anomalies |= (uint64_t)1 << anomaly;
-}
+OTUS_COLD void otus_sip_flag(struct otus_sip_message *message, enum otus_sip_anomaly anomaly);
 
 /* --- sip_names.c --- */
 void otus_sip_names_init(struct otus_sip_names *out_names);

@@ -29,6 +29,11 @@ void otus_sip_parser_free(struct otus_sip_parser *parser)
     free(parser);
 }
 
+void otus_sip_flag(struct otus_sip_message *message, enum otus_sip_anomaly anomaly)
+{
+    message->anomalies |= (uint64_t)1 << anomaly;
+}
+
 /* What hot loops call for lines that few messages have: kept out of their registers. */
 #define NOINLINE __attribute__((noinline))
 
@@ -125,7 +130,7 @@ static const uint32_t *last_plain_end(const struct otus_lines *lines, const uint
     if (ahead == 0 || lines->len - lines->start < OTUS_VECTOR_OCTETS)
         return first;
     const uint32_t *last = first + (ahead - 1 < room ? ahead - 1 : room);
-    while (last - first > 1 && lines->len - last[-2] <= OTUS_VECTOR_OCTETS)
+    while (last - first > 1 && OTUS_UNLIKELY(lines->len - last[-2] <= OTUS_VECTOR_OCTETS))
         last--;
     return last;
 }
@@ -202,7 +207,7 @@ static uint32_t take_headers(struct otus_sip_parser *parser, struct otus_sip_mes
             break;
         if (OTUS_UNLIKELY(!line.has_cr && line.has_lf))
             note_bare_lf(parser, message, &line);
-        if (line.start == line.end && line.has_lf)
+        if (OTUS_LIKELY(line.start == line.end && line.has_lf))
             return lines->start;
         bool folded = false;
         while (OTUS_UNLIKELY(otus_lines_folds(lines))) {
@@ -253,7 +258,7 @@ static bool take_start_line(struct otus_sip_parser *parser, struct otus_sip_mess
     do {
         if (!otus_lines_next(&parser->lines, &line))
             return false;
-    } while (line.start == line.end);
+    } while (OTUS_UNLIKELY(line.start == line.end));
     struct otus_span span = {line.start, line.end - line.start};
     if (!otus_sip_parse_start_line(message, &parser->lines, span))
         return false;

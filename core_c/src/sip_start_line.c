@@ -156,7 +156,8 @@ static inline bool take_plain_status(struct otus_sip_message *message, struct ot
 {
     enum { CODE = 8, REASON = 12 };
     const uint8_t *at = text.octets + from;
-    if (to - from < REASON || memcmp(at, "SIP/2.0 ", CODE) != 0 || at[REASON - 1] != ' ')
+    if (OTUS_UNLIKELY(to - from < REASON || memcmp(at, "SIP/2.0 ", CODE) != 0 ||
+                      at[REASON - 1] != ' '))
         return false;
     message->status_code = (uint16_t)status_code(at + CODE);
     message->reason = (struct otus_span){from + REASON, to - from - REASON};
@@ -209,7 +210,7 @@ static bool is_bad_behind_user(struct otus_sip_text text, struct otus_span uri)
     if (at < end)
         host = at + 1;
     at = host;
-    if (host < end && octets[host] == '[') {
+    if (OTUS_UNLIKELY(host < end && octets[host] == '[')) {
         at = otus_find2(octets, text.len, host, end, ']', '?');
         if (at == end)
             return true;
@@ -217,7 +218,7 @@ static bool is_bad_behind_user(struct otus_sip_text text, struct otus_span uri)
     at = otus_find3(octets, text.len, at, end, ':', ';', '?');
     if (at == end)
         return host == end;
-    if (octets[at] == ':') {
+    if (OTUS_LIKELY(octets[at] == ':')) {
         at++;
         if (!skip_port(octets, &at, end))
             return true;
@@ -259,7 +260,7 @@ static bool parse_request_line(struct otus_sip_message *message, const struct ot
     /* RFC 3261 25.1: Method SP Request-URI SP SIP-Version CRLF, and SP is no tab. */
     bool bad = uri - method_end != 1 || octets[method_end] != ' ' || end != to;
     uint32_t uri_end;
-    if (starts_version(octets + version, end - version)) {
+    if (OTUS_LIKELY(starts_version(octets + version, end - version))) {
         uri_end = trim_blank(octets, uri, version);
         bad = bad || version - uri_end != 1 || octets[uri_end] != ' ';
         if (!is_version_text(octets + version, end - version))

@@ -42,7 +42,7 @@ OTUS_MUST_CHECK static inline bool otus_arena_put(struct otus_arena *arena,
     uint8_t *at = otus_arena_take(arena, octets.len);
     if (OTUS_UNLIKELY(at == NULL))
         return false;
-    if (octets.len != 0)
+    if (OTUS_LIKELY(octets.len != 0))
         memcpy(at, octets.at, octets.len);
     *out_span = (struct otus_span){off, octets.len};
     return true;

@@ -21,6 +21,8 @@ enum otus_status {
 
 #define OTUS_MUST_CHECK __attribute__((warn_unused_result))
 #define OTUS_LIKELY(x) __builtin_expect(!!(x), 1)
+/* What nearly no packet needs: kept away from the code that every packet runs through. */
+#define OTUS_COLD __attribute__((cold, noinline))
 #define OTUS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* A short lower-case English phrase; static storage. */

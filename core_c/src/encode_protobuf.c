@@ -163,9 +163,9 @@ static void put_labels(struct protobuf_writer *writer, const struct otus_encoder
 {
     const struct otus_label *stop = labels->label + labels->num;
     for (const struct otus_label *label = labels->label; label < stop; label++) {
-        if (!encoder_has_name(encoder, label->id))
-            continue;
         const struct encoder_label *known = &encoder->labels[label->id];
+        if (known->json_len == 0)
+            continue;
         struct otus_slice name = {known->json + 1, known->name_len};
         uint8_t *start = protobuf_begin(writer, RECORD_LABELS, 1);
         protobuf_put_string(writer, MAP_KEY, name);

@@ -25,7 +25,6 @@ enum otus_status otus_encoder_name_label(struct otus_encoder *encoder, uint32_t 
     memcpy(label->json + 1 + len, "\":\"", 3);
     label->json_len = (uint8_t)(len + 4);
     label->name_len = (uint8_t)len;
-    encoder->named[id / 64] |= (uint64_t)1 << id % 64;
     return OTUS_OK;
 }
 
@@ -52,7 +51,7 @@ static enum otus_status render_json(struct otus_encoder *encoder,
     enum { LITERALS = 128 };
     size_t len =
         strlen(envelope->task_id) + strlen(envelope->agent_id) + strlen(envelope->pipeline_id);
-    encoder->json_head = malloc(6 * len + LITERALS);
+    encoder->json_head = calloc(1, 6 * len + LITERALS + ENCODER_HEAD_STEP);
     if (encoder->json_head == NULL)
         return OTUS_E_NOMEM;
     uint8_t *at = put_literal(encoder->json_head, "Z\",\"task_id\":\"");

@@ -9,12 +9,13 @@
 enum {
     /* `"name":"` padded, so that it is copied without looking at its length. */
     ENCODER_LABEL_SLOT = 94,
+    ENCODER_HEAD_STEP = 32,
 };
 
 struct encoder_label {
     uint8_t json[ENCODER_LABEL_SLOT]; /* `"sip.method":"` */
-    uint8_t json_len;
-    uint8_t name_len; /* the name is json[1 .. 1 + name_len) */
+    uint8_t json_len;                 /* 0: the id has no name */
+    uint8_t name_len;                 /* the name is json[1 .. 1 + name_len) */
 };
 
 static_assert(sizeof(struct encoder_label) % 32 == 0, "an index is a shift and an addition");
@@ -25,18 +26,12 @@ struct otus_encoder {
     uint8_t date[OTUS_TEXT_SECOND];
     bool has_date;
     bool raw_payload;
-    uint8_t *json_head; /* `Z","task_id":...,"pipeline_id":"..."` */
+    uint8_t *json_head; /* `Z","task_id":...,"src_ip":"`, read in whole steps */
     uint32_t json_head_len;
     uint8_t *protobuf_head; /* fields task_id, agent_id, pipeline_id */
     uint32_t protobuf_head_len;
-    uint64_t named[OTUS_MAX_LABELS / 64]; /* ids that have a name */
     struct encoder_label labels[OTUS_MAX_LABELS];
 };
-
-static inline bool encoder_has_name(const struct otus_encoder *encoder, uint32_t id)
-{
-    return (encoder->named[id / 64] >> id % 64 & 1) != 0;
-}
 
 /* Renders the envelope as Protobuf fields into a new block. */
 OTUS_MUST_CHECK enum otus_status encoder_render_protobuf(struct otus_encoder *encoder,

@@ -34,10 +34,16 @@ const struct json_form *json_form_avx512(void);
 /* The fastest that this machine runs. */
 const struct json_form *json_form_best(void);
 
+enum {
+    JSON_TAKES_SIX = 0x81, /* u and four digits behind the backslash; no letter's change */
+};
+
 /* Operands of the AVX2 and the AVX-512 form. */
 struct json_vectors {
-    _Alignas(64) uint8_t escaped[128]; /* by octet, 0x80 where it can't stay as it is */
-    uint8_t allowed[32];               /* 0x20, the lowest octet that stays as it is */
+    /* By octet: 0 where it stays as it is; otherwise the top bit and what makes it, by exclusive
+     * or, the letter behind a backslash, or JSON_TAKES_SIX. */
+    _Alignas(64) uint8_t escaped[128];
+    uint8_t allowed[32]; /* 0x20, the lowest octet that stays as it is */
     uint8_t quote[32];
     uint8_t backslash[32];
 };

@@ -15,6 +15,17 @@ static inline uint8_t *put_timestamp(uint8_t *at, const struct otus_encoder *enc
     return at + OTUS_TEXT_FRACTION;
 }
 
+/* Who saw it. */
+static inline uint8_t *put_head(uint8_t *at, uint8_t *end, const struct otus_encoder *encoder)
+{
+    uint32_t len = encoder->json_head_len;
+    if (OTUS_UNLIKELY(end - at <= (ptrdiff_t)len))
+        return end;
+    for (uint32_t done = 0; done < len; done += ENCODER_HEAD_STEP)
+        json_move32(at + done, encoder->json_head + done);
+    return at + len;
+}
+
 static inline uint8_t *put_network(uint8_t *at, uint8_t *end, const struct otus_packet_meta *meta)
 {
     at += otus_text_ip(at, meta->ip_version, meta->src_ip);
@@ -103,12 +114,15 @@ static inline uint8_t *put_labels(uint8_t *at, uint8_t *end, const struct otus_e
                                   const struct otus_label_set *labels)
 {
     at = JSON_LITERAL(at, "\"labels\":{");
+    const uint8_t *octets = labels->octets; /* aside: what is written may change it */
     const struct otus_label *stop = labels->label + labels->num;
     for (const struct otus_label *label = labels->label; label < stop; label++) {
-        if (OTUS_UNLIKELY(!encoder_has_name(encoder, label->id)))
+        const struct encoder_label *name = &encoder->labels[label->id];
+        if (OTUS_UNLIKELY(name->json_len == 0))
             continue;
-        at = put_label_head(at, &encoder->labels[label->id]);
-        at = json_string(at, end, otus_label_value(labels, label));
+        at = put_label_head(at, name);
+        struct otus_span value = {label->off, label->len};
+        at = json_string(at, end, encode_part(octets, value));
         at = JSON_LITERAL(at, "\",");
     }
     at = json_close_any(at, '}');
@@ -178,7 +192,7 @@ static uint8_t *put_record(uint8_t *at, uint8_t *end, const struct otus_encoder 
 {
     const struct otus_packet_meta *meta = input->meta;
     at = put_timestamp(at, encoder, meta->ts_ns);
-    at = json_text(at, end, encoder->json_head, encoder->json_head_len);
+    at = put_head(at, end, encoder);
     at = put_network(at, end, meta);
     if (OTUS_UNLIKELY(meta->num_vlans != 0))
         at = put_vlans(at, end, meta);

@@ -7,8 +7,20 @@
         octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, \
         octet, octet, octet, octet, octet, octet
 
+#define SIX JSON_TAKES_SIX
+#define TO(octet, letter) 0x80 | ((octet) ^ (letter))
+
 const struct json_vectors json_vectors = {
-    .escaped = {TIMES_32(0x80), ['"'] = 0x80, ['\\'] = 0x80},
+    .escaped =
+        {
+            /* clang-format off */
+            SIX, SIX, SIX, SIX, SIX, SIX, SIX, SIX,
+            TO('\b', 'b'), TO('\t', 't'), TO('\n', 'n'), SIX, TO('\f', 'f'), TO('\r', 'r'), SIX, SIX,
+            SIX, SIX, SIX, SIX, SIX, SIX, SIX, SIX,
+            SIX, SIX, SIX, SIX, SIX, SIX, SIX, SIX,
+            ['"'] = TO('"', '"'), ['\\'] = TO('\\', '\\'),
+            /* clang-format on */
+        },
     .allowed = {TIMES_32(0x20)},
     .quote = {TIMES_32('"')},
     .backslash = {TIMES_32('\\')},
@@ -85,28 +97,39 @@ uint8_t *json_escape_one(uint8_t *at, const uint8_t **from, const uint8_t *stop)
     return at + 3;
 }
 
-static inline bool is_ascii8(const uint8_t *at)
+static inline uint64_t load8(const uint8_t *at)
 {
     uint64_t word;
     memcpy(&word, at, sizeof word);
-    return (word & 0x8080808080808080u) == 0;
+    return word;
 }
 
-static inline bool is_ascii32(const uint8_t *at)
+enum { ASCII_STEP = 32 };
+static const uint64_t top_bits = 0x8080808080808080u;
+
+static inline uint64_t any_of_step(const uint8_t *at)
 {
-    uint64_t words[4];
-    memcpy(words, at, sizeof words);
-    return ((words[0] | words[1] | words[2] | words[3]) & 0x8080808080808080u) == 0;
+    return (load8(at) | load8(at + 8)) | (load8(at + 16) | load8(at + 24));
+}
+
+/* Of a step or more. The last step overlaps the one before, so that no octet is looked at alone. */
+static inline bool is_ascii(const uint8_t *octets, uint32_t len)
+{
+    const uint8_t *last = octets + len - ASCII_STEP;
+    uint64_t all = any_of_step(last);
+    for (const uint8_t *at = octets; at < last; at += ASCII_STEP)
+        all |= any_of_step(at);
+    return (all & top_bits) == 0;
 }
 
 bool encode_is_utf8(const uint8_t *octets, uint32_t len)
 {
+    if (OTUS_LIKELY(len >= ASCII_STEP && is_ascii(octets, len)))
+        return true;
     const uint8_t *at = octets;
     const uint8_t *end = octets + len;
-    while (end - at >= 32 && is_ascii32(at))
-        at += 32;
     while (at < end) {
-        if (end - at >= 8 && is_ascii8(at)) {
+        if (end - at >= 8 && (load8(at) & top_bits) == 0) {
             at += 8;
             continue;
         }

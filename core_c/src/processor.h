@@ -31,10 +31,10 @@ static inline bool otus_has_avx2(void)
 }
 
 /* What every processor since Ice Lake and Zen 4 has: AVX-512 F, BW, VL, VBMI and VBMI2, with
- * BMI1 and POPCNT. */
+ * BMI1, BMI2 and POPCNT. */
 static inline bool otus_has_avx512(void)
 {
-    const uint32_t need_b = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_BMI;
+    const uint32_t need_b = bit_AVX512F | bit_AVX512BW | bit_AVX512VL | bit_BMI | bit_BMI2;
     const uint32_t need_c = bit_AVX512VBMI | bit_AVX512VBMI2;
     uint32_t b, c;
     return otus_get_features(0xe6, &b, &c) && (b & need_b) == need_b && (c & need_c) == need_c;

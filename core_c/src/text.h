@@ -19,45 +19,28 @@ __attribute__((visibility("hidden"))) extern const char otus_digit_pairs[201];
 
 /* Each writes at out, which has room for the constant of its name, and returns
  * the octets written. */
+uint32_t otus_text_u64(uint8_t *out, uint64_t value);
+uint32_t otus_text_i64(uint8_t *out, int64_t value); /* OTUS_TEXT_U64 holds it */
+
+/* Ports and lengths are mostly four or three digits, counters one. */
 static inline uint32_t otus_text_u32(uint8_t *out, uint32_t value)
 {
-    uint8_t digits[OTUS_TEXT_U32];
-    uint32_t at = sizeof digits;
-    while (value >= 100) {
-        at -= 2;
-        memcpy(digits + at, otus_digit_pairs + 2 * (value % 100), 2);
-        value /= 100;
-    }
-    if (value >= 10) {
-        at -= 2;
-        memcpy(digits + at, otus_digit_pairs + 2 * value, 2);
-    } else {
-        digits[--at] = (uint8_t)('0' + value);
-    }
-    uint32_t len = (uint32_t)sizeof digits - at;
-    for (uint32_t i = 0; i < len; i++)
-        out[i] = digits[at + i];
-    return len;
-}
-
-/* Ports and lengths are mostly four or three digits. */
-static inline uint32_t otus_text_u16(uint8_t *out, uint32_t value)
-{
-    if (OTUS_LIKELY(value >= 1000 && value < 10000)) {
+    if (value >= 1000 && value < 10000) {
         memcpy(out, otus_digit_pairs + 2 * (value / 100), 2);
         memcpy(out + 2, otus_digit_pairs + 2 * (value % 100), 2);
         return 4;
     }
-    if (OTUS_LIKELY(value >= 100 && value < 1000)) {
+    if (value >= 100 && value < 1000) {
         out[0] = (uint8_t)('0' + value / 100);
         memcpy(out + 1, otus_digit_pairs + 2 * (value % 100), 2);
         return 3;
     }
-    return otus_text_u32(out, value);
+    if (value < 10) {
+        out[0] = (uint8_t)('0' + value);
+        return 1;
+    }
+    return otus_text_u64(out, value);
 }
-
-uint32_t otus_text_u64(uint8_t *out, uint64_t value);
-uint32_t otus_text_i64(uint8_t *out, int64_t value); /* OTUS_TEXT_U64 holds it */
 
 /* Every octet of an IPv4 address with the dot behind it. */
 struct otus_text_octet {

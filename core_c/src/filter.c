@@ -36,19 +36,6 @@ static struct otus_slice network_string(const struct otus_filter_input *input, u
     }
 }
 
-/* The value of a label, empty where it is absent. Whether it is there differs from packet to
- * packet, so that no branch asks. */
-static inline struct otus_slice label_text(const struct otus_label_set *labels, uint32_t id)
-{
-    uint64_t word = labels->present[id / 64];
-    uint32_t index = otus_count_bits(word & (((uint64_t)1 << id % 64) - 1));
-    if (OTUS_UNLIKELY(id >= 64))
-        index += otus_count_bits(labels->present[0]);
-    const struct otus_label *label = &labels->label[index];
-    uint32_t mask = 0 - (uint32_t)(word >> id % 64 & 1);
-    return (struct otus_slice){labels->octets + (label->off & mask), label->len & mask};
-}
-
 static inline struct otus_slice string_operand(const struct otus_filter *filter,
                                                const struct otus_filter_input *input, uint8_t from,
                                                uint16_t index, struct scratch *scratch)
@@ -56,7 +43,7 @@ static inline struct otus_slice string_operand(const struct otus_filter *filter,
     if (OTUS_LIKELY(from == FILTER_FROM_STRINGS))
         return filter->strings[index];
     if (OTUS_LIKELY(from == FILTER_FROM_LABEL))
-        return label_text(input->labels, index);
+        return otus_label_text(input->labels, index);
     return network_string(input, index, scratch);
 }
 
@@ -104,7 +91,7 @@ static inline int64_t int_operand(const struct otus_filter *filter,
         return filter->ints[index];
     if (from == FILTER_FROM_NETWORK)
         return network_int(input->meta, index);
-    return int_of_text(label_text(input->labels, index));
+    return int_of_text(otus_label_text(input->labels, index));
 }
 
 /* memcmp() of no octets must not see NULL. */
@@ -255,9 +242,10 @@ static inline bool run_one(const struct otus_filter *filter, const struct otus_f
                            const struct filter_instruction *one)
 {
     if (OTUS_LIKELY(one->operation == FILTER_LABEL_IS))
-        return strings_equal(label_text(input->labels, one->left), filter->strings[one->right]);
+        return strings_equal(otus_label_text(input->labels, one->left),
+                             filter->strings[one->right]);
     if (OTUS_LIKELY(one->operation == FILTER_LABEL_INT_IS))
-        return int_of_text(label_text(input->labels, one->left)) == filter->ints[one->right];
+        return int_of_text(otus_label_text(input->labels, one->left)) == filter->ints[one->right];
     return run_other(filter, input, one);
 }
 

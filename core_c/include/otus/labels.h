@@ -82,20 +82,33 @@ static inline bool otus_label_has(const struct otus_label_set *set, uint32_t id)
     return (set->present[id / 64] >> (id % 64)) & 1;
 }
 
+/* Where the label of an id is, or would be, among those of the set. */
+static inline uint32_t otus_label_place(const struct otus_label_set *set, uint32_t id)
+{
+    uint32_t below = otus_count_bits(set->present[id / 64] & (((uint64_t)1 << id % 64) - 1));
+    return OTUS_LIKELY(id < 64) ? below : below + otus_count_bits(set->present[0]);
+}
+
 /* NULL where it is not present. */
 static inline const struct otus_label *otus_label_find(const struct otus_label_set *set,
                                                        uint32_t id)
 {
-    if (!otus_label_has(set, id))
-        return NULL;
-    uint32_t index = otus_count_bits(set->present[id / 64] & (((uint64_t)1 << id % 64) - 1));
-    return &set->label[id < 64 ? index : index + otus_count_bits(set->present[0])];
+    return otus_label_has(set, id) ? &set->label[otus_label_place(set, id)] : NULL;
 }
 
 static inline struct otus_slice otus_label_value(const struct otus_label_set *set,
                                                  const struct otus_label *label)
 {
     return (struct otus_slice){set->octets + label->off, label->len};
+}
+
+/* The value of an id, empty where it is not present. Whether it is differs from packet to packet,
+ * so that no branch asks. */
+static inline struct otus_slice otus_label_text(const struct otus_label_set *set, uint32_t id)
+{
+    const struct otus_label *label = &set->label[otus_label_place(set, id)];
+    uint32_t mask = 0 - (uint32_t)otus_label_has(set, id);
+    return (struct otus_slice){set->octets + (label->off & mask), label->len & mask};
 }
 
 /* Takes all labels out. octets: the base of the arena that values will lie in. */

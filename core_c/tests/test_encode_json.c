@@ -340,6 +340,51 @@ static void test_response_payload(void)
                   "\"body_base64\":\"//4=\",\"anomalies\":[\"bad_version\",\"control_octets\"]}");
 }
 
+/* Numbers of every length against printf(). */
+static void test_numbers(void)
+{
+    static const uint32_t large[] = {65535, 99999, 100000, 999999, 1000000, 2147483648, 4294967295};
+    char want[OTUS_TEXT_U32 + 1];
+    uint8_t text[OTUS_TEXT_U32];
+    for (uint32_t i = 0; i < 12000 + sizeof large / sizeof large[0]; i++) {
+        uint32_t value = i < 12000 ? i : large[i - 12000];
+        snprintf(want, sizeof want, "%u", value);
+        CHECK_TEXT(text, otus_text_u32(text, value), want);
+    }
+}
+
+/* Octets of every length with something above 0x7f at every place. */
+static void test_utf8(void)
+{
+    enum { MOST = 100 };
+    for (uint32_t len = 1; len <= MOST; len++) {
+        uint8_t octets[MOST];
+        memset(octets, 'a', len);
+        CHECK(encode_is_utf8(octets, len));
+        for (uint32_t at = 0; at < len; at++) {
+            octets[at] = 0xff;
+            CHECK(!encode_is_utf8(octets, len));
+            octets[at] = 0xc3; /* U+00E9, where its second octet is there */
+            CHECK(!encode_is_utf8(octets, len));
+            if (at + 1 < len)
+                octets[at + 1] = 0xa9;
+            CHECK_EQ(encode_is_utf8(octets, len), at + 1 < len);
+            memset(octets, 'a', len);
+        }
+    }
+}
+
+/* A label whose id has no name is left out. */
+static void test_label_without_name(void)
+{
+    struct guard_buffer text = text_copy(sample_text, sizeof sample_text - 1);
+    struct sample sample;
+    sample_fill(&sample, text.octets, sizeof sample_text - 1);
+    otus_label_put(&sample.labels, 99, (struct otus_slice){text.octets, 3});
+    check_record(&sample.input, false, sample_json);
+    guard_free(&text);
+}
+
 static void test_label_names(void)
 {
     struct otus_encoder *encoder = encoder_new(false);
@@ -367,6 +412,9 @@ int main(void)
     test_network_members();
     test_rtp_and_rtcp();
     test_response_payload();
+    test_numbers();
+    test_utf8();
+    test_label_without_name();
     test_label_names();
     return check_summary();
 }

@@ -21,9 +21,9 @@ enum otus_status {
 
 #define OTUS_MUST_CHECK __attribute__((warn_unused_result))
 #define OTUS_LIKELY(x) __builtin_expect(!!(x), 1)
+#define OTUS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 /* What nearly no packet needs: kept away from the code that every packet runs through. */
 #define OTUS_COLD __attribute__((cold, noinline))
-#define OTUS_UNLIKELY(x) __builtin_expect(!!(x), 0)
 
 /* A short lower-case English phrase; static storage. */
 const char *otus_status_name(enum otus_status status);

@@ -120,6 +120,8 @@ static void test_operands_and_jumps(void)
     check_instruction(bad, FILTER_STRING_EQUAL, FILTER_FROM_NETWORK << 12 | FILTER_SRC_PORT,
                       STRINGS, 1, 1);
     check_instruction(bad, FILTER_NUM_OPERATIONS, METHOD, STRINGS, 1, 1);
+    check_instruction(bad, FILTER_LABEL_IS, METHOD, STRINGS, 1, 1); /* the loader's own */
+    check_instruction(bad, FILTER_LABEL_INT_IS, METHOD, STRINGS, 1, 1);
     check_instruction(OTUS_OK, FILTER_STRING_IN, METHOD, 0, 1, 1);
     check_instruction(bad, FILTER_STRING_IN, METHOD, 1, 1, 1);
     check_instruction(bad, FILTER_INT_IN, METHOD, 0, 1, 1); /* the pool has no number */

@@ -1,6 +1,7 @@
 /* What a JSON string can't hold as it is: RFC 8259 section 7 escapes, and one U+FFFD for
  * each maximal subpart of what is no UTF-8 (Unicode 15, section 3.9). */
 #include "encoder.h"
+#include "octet_search.h"
 
 #define TIMES_32(octet)                                                                            \
     octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet, octet,     \
@@ -97,19 +98,12 @@ uint8_t *json_escape_one(uint8_t *at, const uint8_t **from, const uint8_t *stop)
     return at + 3;
 }
 
-static inline uint64_t load8(const uint8_t *at)
-{
-    uint64_t word;
-    memcpy(&word, at, sizeof word);
-    return word;
-}
-
 enum { ASCII_STEP = 32 };
 static const uint64_t top_bits = 0x8080808080808080u;
 
 static inline uint64_t any_of_step(const uint8_t *at)
 {
-    return (load8(at) | load8(at + 8)) | (load8(at + 16) | load8(at + 24));
+    return (otus_load8(at) | otus_load8(at + 8)) | (otus_load8(at + 16) | otus_load8(at + 24));
 }
 
 /* Of a step or more. The last step overlaps the one before, so that no octet is looked at alone. */
@@ -129,7 +123,7 @@ bool encode_is_utf8(const uint8_t *octets, uint32_t len)
     const uint8_t *at = octets;
     const uint8_t *end = octets + len;
     while (at < end) {
-        if (end - at >= 8 && (load8(at) & top_bits) == 0) {
+        if (end - at >= 8 && (otus_load8(at) & top_bits) == 0) {
             at += 8;
             continue;
         }

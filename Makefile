@@ -246,7 +246,7 @@ $(FZ_RUNS): fuzz-run-%: $(FZ)/%
 # ---- sanitizers under Python ----------------------------------------------------
 .PHONY: sanitize
 sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
-	OTUS_CFLAGS="$(SANITIZE) -g -O1" $(PY) hatch_build.py
+	OTUS_CFLAGS="$(SANITIZE) -g -O1 -fno-lto" $(PY) hatch_build.py
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 		PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 \
 		$(PY) -m pytest tests/core -o timeout=1200 $(PYTEST_ARGS) \
@@ -255,9 +255,10 @@ sanitize: dev ## the Python tests of the core over an ASan+UBSan build of it
 
 # ---- speed and endurance ---------------------------------------------------------
 BENCH := build/bench
+BENCH_FLAGS := -O3 -fno-tree-vectorize -flto -flto-partition=one# as hatch_build.py has them
 $(BENCH)/bench_%: bench/core/bench_%.c bench/core/bench.h $(SOURCES) $(HEADERS)
 	@mkdir -p $(@D)
-	@echo "  CC $<"; gcc $(C_FLAGS) -O3 -pthread $< $(SOURCES) -lz -o $@
+	@echo "  CC $<"; gcc $(C_FLAGS) $(BENCH_FLAGS) -pthread $< $(SOURCES) -lz -o $@
 $(BENCH)/sip.pcap: bench/traffic.py
 	@mkdir -p $(@D)
 	$(PY) bench/traffic.py $@ 100000

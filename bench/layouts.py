@@ -23,7 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent.parent
-FLAGS = ["-O3", "-std=c11", "-D_GNU_SOURCE", "-pthread"]
+# As hatch_build.py has them.
+FLAGS = ["-O3", "-fno-tree-vectorize", "-flto", "-flto-partition=one", "-std=c11",
+         "-D_GNU_SOURCE", "-pthread"]  # fmt: skip
 FOLDERS = ["core_c/include", "core_c/src", "bench/core"]
 LOOPS = "30"
 UNDISTURBED = re.compile(r"undisturbed +([\d.]+) ns")
@@ -49,7 +51,7 @@ def link_orders(objects: list[Path], folder: Path, num: int) -> list[Path]:
     binaries = []
     for index in range(num):
         binaries.append(folder / f"order-{index}")
-        subprocess.run(["cc", "-pthread", *objects, "-lz", "-o", binaries[-1]], check=True)
+        subprocess.run(["cc", *FLAGS, *objects, "-lz", "-o", binaries[-1]], check=True)
         objects = shuffler.sample(objects, len(objects))
     return binaries
 

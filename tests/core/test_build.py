@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 import shutil
@@ -56,6 +57,25 @@ def test_missing_compiler_is_one_clear_line(root: Path) -> None:
     )
     assert done.returncode != 0
     assert done.stderr.strip() == ("otus: no C compiler 'no-such-compiler': install gcc or set CC")
+
+
+@builds
+def test_flags_that_a_compiler_does_not_know_are_left_out(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """clang knows no -flto-partition, and a linker may lack what -flto needs."""
+    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hatch_build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hatch_build)
+    partial = tmp_path / "cc"
+    partial.write_text('#!/bin/sh\ncase " $* " in *" -flto-"*) exit 1; esac\nexec cc "$@"\n')
+    partial.chmod(0o755)
+    monkeypatch.setenv("CC", str(partial))
+    flags = hatch_build.CoreBuilder(root).flags
+    assert "-flto" in flags
+    assert "-flto-partition=one" not in flags
 
 
 @builds

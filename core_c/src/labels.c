@@ -26,13 +26,16 @@ void otus_label_put(struct otus_label_set *set, uint32_t id, struct otus_slice v
     uint32_t index = set->num;
     while (index != 0 && set->label[index - 1].id >= id)
         index--;
-    if (!otus_label_has(set, id)) {
+    if (otus_label_has(set, id)) {
+        set->value_octets -= set->label[index].len;
+    } else {
         if (OTUS_UNLIKELY(index != set->num))
             memmove(&set->label[index + 1], &set->label[index],
                     (set->num - index) * sizeof set->label[0]);
         set->num++;
         set->present[id / 64] |= (uint64_t)1 << (id % 64);
     }
+    set->value_octets += value.len;
     set->label[index] = (struct otus_label){id, (uint32_t)(value.at - set->octets), value.len};
 }
 

@@ -39,10 +39,8 @@ bool otus_record_write_labels(struct otus_pipeline *pipeline, struct otus_record
                                 set->num * (uint32_t)sizeof(struct otus_label)};
     if (OTUS_UNLIKELY(set->incomplete || !otus_arena_put(arena, &record->labels, labels)))
         return false;
-    uint64_t octets = 0;
-    for (uint32_t i = 0; i < set->num; i++)
-        octets += set->label[i].len;
-    record->labels_octets = octets < UINT32_MAX ? (uint32_t)octets : UINT32_MAX;
+    record->labels_octets =
+        set->value_octets < UINT32_MAX ? (uint32_t)set->value_octets : UINT32_MAX;
     uint32_t key_id = key_label(record->payload_type);
     const struct otus_label *key = key_id != OTUS_MAX_LABELS ? otus_label_find(set, key_id) : NULL;
     if (key != NULL)

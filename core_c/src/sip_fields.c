@@ -1,6 +1,7 @@
 /* Values of header fields into the message: what is there, and what is wrong with it
  * (RFC 3261 20). */
 #include <assert.h>
+#include <stddef.h>
 
 #include "sip_internal.h"
 
@@ -90,22 +91,6 @@ static void take_vias(struct otus_sip_message *message, const struct otus_lines 
         flags |= otus_sip_parse_via(&other, lines, &pos, end);
     } while (pos++ < end);
     flag_field(message, flags, OTUS_SIP_ANOMALY_BAD_VIA);
-}
-
-static void take_contacts(struct otus_sip_message *message, const struct otus_lines *lines,
-                          struct otus_span value, bool is_first)
-{
-    uint32_t pos = value.off;
-    uint32_t end = value.off + value.len;
-    uint32_t flags = 0;
-    do {
-        struct otus_sip_address address;
-        flags |= otus_sip_parse_address(&address, lines, &pos, end, true);
-        if (is_first)
-            message->contact = address;
-        is_first = false;
-    } while (pos++ < end);
-    flag_field(message, flags, OTUS_SIP_ANOMALY_BAD_CONTACT);
 }
 
 static bool spans_equal(const uint8_t *octets, struct otus_span a, struct otus_span b)
@@ -302,14 +287,50 @@ static void take_user_agent(struct otus_sip_message *message)
     }
 }
 
-static void take_address(struct otus_sip_message *message, struct otus_sip_address *out_address,
-                         const struct otus_lines *lines, uint32_t id, enum otus_sip_anomaly anomaly)
+/* Reads the first address of the fields of one id into *out_address, and says what is wrong with
+ * all of them: a list's values behind commas, and the fields that repeat it. */
+static inline uint32_t take_address(struct otus_sip_address *out_address,
+                                    const struct otus_sip_message *message,
+                                    const struct otus_lines *lines,
+                                    const struct otus_sip_header *header, bool is_list)
 {
-    struct otus_span value = first_value(message, id);
-    uint32_t pos = value.off;
-    flag_field(message,
-               otus_sip_parse_address(out_address, lines, &pos, value.off + value.len, false),
-               anomaly);
+    struct otus_sip_address other;
+    uint32_t flags = 0;
+    do {
+        uint32_t pos = header->value.off;
+        uint32_t end = pos + header->value.len;
+        do {
+            flags |= otus_sip_parse_address(out_address, lines, &pos, end, is_list);
+            out_address = &other;
+        } while (is_list && pos++ < end);
+        header = is_list ? next_header(message, header) : NULL;
+    } while (OTUS_UNLIKELY(header != NULL));
+    return flags;
+}
+
+/* A loop, so that the code that reads an address is there once, and not behind a call. */
+static void take_addresses(struct otus_sip_message *message, const struct otus_lines *lines)
+{
+    static const struct {
+        uint8_t id;
+        uint8_t anomaly;
+        bool is_list;
+        size_t at; /* in the message */
+    } fields[] = {
+        {OTUS_SIP_HEADER_FROM, OTUS_SIP_ANOMALY_BAD_FROM, false,
+         offsetof(struct otus_sip_message, from)},
+        {OTUS_SIP_HEADER_TO, OTUS_SIP_ANOMALY_BAD_TO, false, offsetof(struct otus_sip_message, to)},
+        {OTUS_SIP_HEADER_CONTACT, OTUS_SIP_ANOMALY_BAD_CONTACT, true,
+         offsetof(struct otus_sip_message, contact)},
+    };
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        uint32_t first = message->first[fields[i].id];
+        if (first == 0)
+            continue;
+        uint32_t flags = take_address((void *)((uint8_t *)message + fields[i].at), message, lines,
+                                      &message->headers[first - 1], fields[i].is_list);
+        flag_field(message, flags, (enum otus_sip_anomaly)fields[i].anomaly);
+    }
 }
 
 static void take_all_vias(struct otus_sip_message *message, const struct otus_lines *lines)
@@ -322,33 +343,17 @@ static void take_all_vias(struct otus_sip_message *message, const struct otus_li
     }
 }
 
-static void take_all_contacts(struct otus_sip_message *message, const struct otus_lines *lines)
-{
-    const struct otus_sip_header *header =
-        &message->headers[message->first[OTUS_SIP_HEADER_CONTACT] - 1];
-    for (bool is_first = true; header != NULL; header = next_header(message, header)) {
-        take_contacts(message, lines, header->value, is_first);
-        is_first = false;
-    }
-}
-
 void otus_sip_take_fields(struct otus_sip_message *message, const struct otus_lines *lines,
                           uint64_t repeated)
 {
     uint64_t number;
     if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_VIA)))
         take_all_vias(message, lines);
-    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_FROM)))
-        take_address(message, &message->from, lines, OTUS_SIP_HEADER_FROM,
-                     OTUS_SIP_ANOMALY_BAD_FROM);
-    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_TO)))
-        take_address(message, &message->to, lines, OTUS_SIP_HEADER_TO, OTUS_SIP_ANOMALY_BAD_TO);
+    take_addresses(message, lines);
     if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CALL_ID)))
         take_call_id(message, lines, first_value(message, OTUS_SIP_HEADER_CALL_ID));
     if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CSEQ)))
         take_cseq(message, lines, first_value(message, OTUS_SIP_HEADER_CSEQ));
-    if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CONTACT)))
-        take_all_contacts(message, lines);
     if (OTUS_LIKELY(has(message, OTUS_SIP_HEADER_CONTENT_LENGTH)))
         take_content_length(message, lines, first_value(message, OTUS_SIP_HEADER_CONTENT_LENGTH));
     if (has(message, OTUS_SIP_HEADER_CONTENT_TYPE)) {

@@ -43,6 +43,7 @@ struct added {
     struct otus_label *at; /* the next */
     uint32_t base;         /* of the message, in the arena */
     uint64_t present;
+    uint64_t octets; /* of all values */
 };
 
 /* By rising id. Stores it whether the message has it or not, so that no branch asks what differs
@@ -56,6 +57,7 @@ static inline void add(struct added *added, uint32_t id, struct otus_span value)
     added->at->len = value.len;
     added->at += is_there;
     added->present |= (uint64_t)is_there << id;
+    added->octets += value.len;
 }
 
 /* As otus_label_copy(), of three octets nearly always: a call would take longer. */
@@ -82,6 +84,7 @@ static __attribute__((noinline)) void unfold_labels(struct otus_label_set *label
     for (uint32_t i = 0; i < labels->num; i++) {
         struct otus_label *label = &labels->label[i];
         struct otus_slice value = otus_sip_unfold(labels, arena, otus_label_value(labels, label));
+        labels->value_octets -= label->len - value.len; /* unfolding never makes it longer */
         label->off = (uint32_t)(value.at - labels->octets);
         label->len = value.len;
     }
@@ -159,7 +162,7 @@ void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice t
         add_labels(message, transport, out_labels, arena);
         return;
     }
-    struct added added = {out_labels->label, (uint32_t)(m->octets - out_labels->octets), 0};
+    struct added added = {out_labels->label, (uint32_t)(m->octets - out_labels->octets), 0, 0};
     add(&added, OTUS_LABEL_SIP_METHOD, m->method);
     add(&added, OTUS_LABEL_SIP_CALL_ID, m->call_id);
     add(&added, OTUS_LABEL_SIP_FROM_URI, m->from.uri);
@@ -178,6 +181,7 @@ void otus_sip_labels(const struct otus_sip_message *message, struct otus_slice t
     add_transport(&added, out_labels, arena, transport);
     out_labels->num = (uint32_t)(added.at - out_labels->label);
     out_labels->present[0] = added.present;
+    out_labels->value_octets = added.octets;
     if (OTUS_UNLIKELY(m->has_folds))
         unfold_labels(out_labels, arena);
 }

@@ -19,6 +19,14 @@ struct label_want {
     const char *value;
 };
 
+static uint64_t octets_of(const struct otus_label_set *labels)
+{
+    uint64_t octets = 0;
+    for (uint32_t i = 0; i < labels->num; i++)
+        octets += labels->label[i].len;
+    return octets;
+}
+
 /* Labels of a message that lies in an arena with `room` octets behind it, and nothing else. */
 static void check_labels(const char *text, const struct label_want *wants, size_t num,
                          uint32_t room)
@@ -45,6 +53,7 @@ static void check_labels(const char *text, const struct label_want *wants, size_
     CHECK_EQ(labels.incomplete, room == 0);
     for (uint32_t i = 0; i < labels.num; i++)
         CHECK(i == 0 || labels.label[i - 1].id < labels.label[i].id);
+    CHECK_EQ(labels.value_octets, octets_of(&labels));
 }
 
 /* Every label of a request, and no other. */
@@ -111,8 +120,10 @@ static void test_set_of_labels(void)
         uint32_t id = i * 77 % OTUS_MAX_LABELS; /* each once */
         CHECK(otus_label_find(&labels, id) == NULL);
         otus_label_copy(&labels, &arena, id, (struct otus_slice){text, 1 + i % 3});
+        CHECK_EQ(labels.value_octets, octets_of(&labels));
         otus_label_put(&labels, id, (struct otus_slice){arena.base + arena.used - 1 - i % 3, 1});
         CHECK_EQ(labels.num, i + 1);
+        CHECK_EQ(labels.value_octets, i + 1);
     }
     for (uint32_t i = 0; i < OTUS_MAX_LABELS; i++) {
         uint32_t id = i * 77 % OTUS_MAX_LABELS;

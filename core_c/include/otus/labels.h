@@ -72,6 +72,7 @@ static inline uint32_t otus_count_bits(uint64_t bits)
 struct otus_label_set {
     const uint8_t *octets; /* the arena's base */
     uint64_t present[OTUS_MAX_LABELS / 64];
+    uint64_t value_octets; /* of all values together */
     uint32_t num;
     bool incomplete; /* a value found no room in the arena: the record has none either */
     struct otus_label label[OTUS_MAX_LABELS]; /* num of them, by rising id */
@@ -116,6 +117,7 @@ static inline void otus_label_clear(struct otus_label_set *set, const uint8_t *o
 {
     set->octets = octets;
     memset(set->present, 0, sizeof set->present);
+    set->value_octets = 0;
     set->num = 0;
     set->incomplete = false;
 }

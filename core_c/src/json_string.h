@@ -56,8 +56,8 @@ static inline json_mask json_copy(uint8_t *out, const uint8_t *at)
     __m256i octets, allowed, quote, backslash;
     memcpy(&octets, at, sizeof octets);
     memcpy(out, &octets, sizeof octets);
-    /* From memory each is an operand; as constants they were made anew for each string, which
-     * a compiler that sees the whole program knows that they are. */
+    /* From memory each is an operand. As constants, which a compiler that sees the whole program
+     * knows them to be, they were made anew for each string. */
     const struct json_vectors *vectors = &json_vectors;
     __asm__("" : "+r"(vectors));
     memcpy(&allowed, vectors->allowed, sizeof allowed);

@@ -4,7 +4,7 @@
 
 MODE and FILTER are those of bench/core/bench_pipeline.c. A packet runs through as much
 code as the first-level cache holds, so that the same objects in another order differ by
-3 %: one build against another says nothing about a change that small. Each tree (another
+2 to 3 %: one build against another says nothing about a change that small. Each tree (another
 checkout, say; this one where none is named) is compiled once and linked N times; of each
 binary the least of its rounds counts, the quickest hundredth of its stretches. Trees take
 turns, so that a machine that slows down slows all of them.

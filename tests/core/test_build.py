@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -59,16 +61,34 @@ def test_missing_compiler_is_one_clear_line(root: Path) -> None:
     assert done.stderr.strip() == ("otus: no C compiler 'no-such-compiler': install gcc or set CC")
 
 
+def load(path: Path) -> ModuleType:
+    """A module that is in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@builds
+def test_benchmarks_are_compiled_as_the_core_is(root: Path) -> None:
+    """Or they would measure another program than the one that is shipped."""
+    build = load(root / "hatch_build.py")
+    wanted = [flag for flag in build.COMMON_FLAGS if flag.startswith(("-O", "-fno-"))]
+    wanted += build.WHOLE_PROGRAM_FLAGS
+    found = re.search(r"^BENCH_FLAGS := ([^#]*)", (root / "Makefile").read_text(), re.MULTILINE)
+    assert found is not None
+    assert found[1].split() == wanted
+    assert load(root / "bench/layouts.py").FLAGS[: len(wanted)] == wanted
+
+
 @builds
 def test_flags_that_a_compiler_does_not_know_are_left_out(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """clang knows no -flto-partition, and a linker may lack what -flto needs."""
-    spec = importlib.util.spec_from_file_location("hatch_build", root / "hatch_build.py")
-    assert spec is not None
-    assert spec.loader is not None
-    hatch_build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(hatch_build)
+    hatch_build = load(root / "hatch_build.py")
     partial = tmp_path / "cc"
     partial.write_text('#!/bin/sh\ncase " $* " in *" -flto-"*) exit 1; esac\nexec cc "$@"\n')
     partial.chmod(0o755)
